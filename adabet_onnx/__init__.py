@@ -128,7 +128,7 @@ __all__ = [
     "write_report",
 ]
 
-# Where the names live that are imported when they are first asked for: what they need takes a second to import.
+# The modules of the names that are imported on first use: their dependencies take a second to import.
 _HOMES = {
     "Adapting": ".adapting",
     "Budget": ".selection.budget",
@@ -179,7 +179,7 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker that saw it would take any name for one that is there
+if not TYPE_CHECKING:  # a type checker that saw it would accept any name
 
     def __getattr__(name: str) -> Any:
         """Import a public name on its first use (PEP 562)."""
@@ -190,5 +190,5 @@ if not TYPE_CHECKING:  # a type checker that saw it would take any name for one 
 
 
 def __dir__() -> list[str]:
-    """What is there, and what is imported when it is asked for."""
+    """List the names that are loaded and those that are imported on first use."""
     return sorted({*globals(), *__all__})

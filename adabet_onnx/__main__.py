@@ -1,4 +1,4 @@
-"""``python -m adabet_onnx`` is the command line."""
+"""Entry point of ``python -m adabet_onnx``: the command line."""
 
 from .cli import main
 

@@ -1,4 +1,4 @@
-"""What the main job may be told."""
+"""Options of `adapt`."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from .vocabulary import BACKENDS
 
 @dataclass(frozen=True)
 class Adapting:
-    """How `adapt` goes about its job: the options of all its steps.
+    """Options of all steps of `adapt`.
 
     Attributes:
-        num_classes: first give the model a new head of so many outputs; None: it keeps its own.
-        keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
-        append: with all layers kept, and a linear classifier put on the outputs.
-        preprocessing: by hand, in place of a preset.
+        num_classes: give the model a new head with this many outputs first; None: it keeps its own.
+        keep_tail: with a new head, keep the operators after the old one (a normalisation, an activation).
+        append: keep all layers and add a linear classifier to the outputs.
+        preprocessing: image preprocessing that replaces a preset.
         scoring: how layers are scored.
-        choosing: which are chosen, within which budget (of a step at the batch size of ``settings``).
+        choosing: how layers are chosen, and within which budget (for a step at the batch size of ``settings``).
         choices: loss, optimizer and form of the training.
-        settings: of the training.
+        settings: training settings.
         backend: portable, ort or auto, as in `make_artifacts`.
-        seed: of everything that is random; None: that of ``settings``.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
-        check: verify artifacts and export.
-        measure: measure step time and memory, against all layers and inference.
-        save_predictions: also write what the adapted model predicts for each sample of the data that final figures are
-            of, to this ``.csv``, ``.jsonl`` or ``.npz``; see `write_predictions`.
+        seed: random seed; None: that of ``settings``.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime's
+            choice.
+        check: whether to verify artifacts and export.
+        measure: whether to measure time and memory of a step, also for all layers and for inference.
+        save_predictions: a ``.csv``, ``.jsonl`` or ``.npz`` file for the adapted model's predictions on the evaluated
+            samples; see `write_predictions`.
 
     Raises:
-        UsageError: the backend is unknown, or a value is of another type or out of range; or predictions are to be
-            written to a file that ends in something else.
+        UsageError: the backend is unknown, a value has the wrong type or is out of range, or the file for predictions
+            has another suffix.
 
     Example:
         >>> from adabet_onnx import Adapting, Choosing, Settings
@@ -76,5 +77,5 @@ class Adapting:
 
     @property
     def kept(self) -> dict[str, bool]:
-        """What a new head keeps."""
+        """The options that say what a new head keeps."""
         return {"keep_tail": self.keep_tail, "append": self.append}

@@ -1,7 +1,7 @@
-"""What all plots share: figures that notebooks show, files, layers by depth along an axis, and labels at points.
+"""Helpers shared by all plots: figures for notebooks, files, axes with layers by depth, and labels at points.
 
-matplotlib takes half a second to import, so that is left until something is drawn. Nothing here knows pyplot: a figure
-belongs to whoever asked for it, and no backend is chosen.
+matplotlib takes half a second to import, so it is imported only when something is drawn. pyplot is not used: a figure
+belongs to the caller, and no backend is selected.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ SELECTED, OTHER = "tab:orange", "tab:blue"  # colours of layers
 _FORMATS = (".png", ".svg", ".pdf")
 _DPI = 120
 _LABELS = 64  # layer names that fit along an axis
-_FAR = 10  # times: what a linear scale still shows
-_NAME = 32  # characters of one
+_FAR = 10  # the largest ratio of values that a linear scale shows well
+_NAME = 32  # characters of a layer name
 
 
 def check_plot_path(path: str | os.PathLike[str]) -> Path:
-    """Raise UsageError unless the suffix is one that plots can be written as."""
+    """Raise UsageError unless plots can be written in the format that the suffix names."""
     if Path(path).suffix.lower() not in _FORMATS:
         raise UsageError(f"{path}: a plot must end in {', '.join(_FORMATS)}.")
     return Path(path)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure that a notebook shows, also where ``%matplotlib inline`` was not said.
+    """Return an empty figure that a notebook shows, even without ``%matplotlib inline``.
 
     Args:
         width: in inches.
-        height: likewise.
+        height: in inches.
     """
     return _class()(figsize=(width, height), layout="constrained")
 
@@ -53,7 +53,7 @@ def _class() -> type[Figure]:
     from matplotlib.figure import Figure
 
     class ShownFigure(Figure):
-        """A figure that is its own picture in a notebook."""
+        """A figure that a notebook shows as an image."""
 
         def _repr_png_(self) -> bytes:
             content = io.BytesIO()
@@ -64,10 +64,10 @@ def _class() -> type[Figure]:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure, whole or not at all.
+    """Write a figure atomically.
 
     Raises:
-        UsageError: another suffix than ``.png``, ``.svg`` or ``.pdf``.
+        UsageError: the suffix is not ``.png``, ``.svg`` or ``.pdf``.
         OutputError: the file cannot be written.
     """
     check_plot_path(path)
@@ -76,24 +76,24 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    """The figure, which is also written where a path is given; see `save_figure`."""
+    """Return the figure, after writing it if a path is given; see `save_figure`."""
     if path is not None:
         save_figure(figure, path)
     return figure
 
 
 def width_for(layers: int) -> float:
-    """Inches that layers by depth need beside each other; no more than a page has."""
+    """Return the width in inches that an axis with this many layers needs, limited to that of a page."""
     return min(max(7.0, 0.16 * layers), 12.0)
 
 
 def name_layers(axis: Axes, names: Sequence[str], marked: Collection[str] = ()) -> None:
-    """Layer names below an axis of depths; of more than fit, the marked ones and some between them.
+    """Write layer names below an axis; if not all fit, the marked ones and some in between.
 
     Args:
-        axis: whose x is the depth.
-        names: of all layers, in model order.
-        marked: names of those in the colour of selected layers.
+        axis: the axis, whose x is the depth.
+        names: names of all layers, in model order.
+        marked: names of the layers to write in the colour of selected layers.
     """
     apart = math.ceil(len(names) / _LABELS)
     shown: list[int] = []
@@ -109,7 +109,7 @@ def name_layers(axis: Axes, names: Sequence[str], marked: Collection[str] = ()) 
 
 
 def fit_scale(axis: Axes, values: Sequence[float]) -> None:
-    """A logarithmic scale for bars where values lie far apart; else they begin at 0, and their lengths compare."""
+    """Use a logarithmic scale for bars if values are far apart; else start at 0, so that lengths are comparable."""
     above = [value for value in values if value > 0]
     if above and max(above) > _FAR * min(above):
         axis.set_yscale("log")
@@ -118,18 +118,18 @@ def fit_scale(axis: Axes, values: Sequence[float]) -> None:
 
 
 def plain(axis: Axes, title: str | None = None) -> None:
-    """No box around a plot; its title on the left, letter by letter."""
+    """Remove the box around a plot, and set its title on the left without mathtext."""
     axis.spines[["top", "right"]].set_visible(False)
     if title is not None:
         axis.set_title(title, loc="left", fontsize="medium", parse_math=False)
 
 
 def legend_above(axis: Axes, handles: Sequence[Artist] | None = None) -> None:
-    """A legend to the right of the title, where nothing is drawn.
+    """Add a legend to the right of the title, where nothing is drawn.
 
     Args:
-        axis: of the plot.
-        handles: what is explained; None: everything that has a label.
+        axis: the axis of the plot.
+        handles: the entries; None: everything that has a label.
     """
     axis.legend(
         handles=axis.get_legend_handles_labels()[0] if handles is None else handles,
@@ -143,13 +143,13 @@ def legend_above(axis: Axes, handles: Sequence[Artist] | None = None) -> None:
 
 
 def draw_bars(axis: Axes, values: Mapping[str, float], *, marked: str, form: str = "{:,.3g}") -> None:
-    """A bar for each value, with its number on it.
+    """Draw a bar for each value, labelled with the number.
 
     Args:
-        axis: where they are drawn.
-        values: by what stands below the bar.
-        marked: which one has the colour of selected layers.
-        form: of the numbers.
+        axis: the axis to draw on.
+        values: the values by the label below each bar.
+        marked: the label of the bar in the colour of selected layers.
+        form: format of the numbers.
     """
     colours = [SELECTED if name == marked else "lightgrey" for name in values]
     bars = axis.bar(range(len(values)), list(values.values()), 0.6, color=colours)
@@ -159,25 +159,25 @@ def draw_bars(axis: Axes, values: Mapping[str, float], *, marked: str, form: str
 
 
 def label_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write a name at each point, beside it where there is room; names of the same point share a label.
+    """Write a name beside each point, where there is room; names of the same point share a label.
 
-    Call it when everything else is drawn: limits of the axes are fixed.
+    Call it after everything else is drawn, when the limits of the axes are final.
 
     Args:
-        axis: where they are.
+        axis: the axis of the points.
         points: x, y and name of each, in data coordinates.
     """
-    at: dict[tuple[float, float], list[str]] = {}
+    names_at: dict[tuple[float, float], list[str]] = {}
     for x, y, name in points:
-        at.setdefault((x, y), []).append(name)
+        names_at.setdefault((x, y), []).append(name)
     figure = cast("Figure", axis.figure)
     figure.draw_without_rendering()
-    places = axis.transData.transform(list(at))
+    places = axis.transData.transform(list(names_at))
     size = 7.0
     pixels = figure.dpi / 72
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    occupied = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
     inside = axis.bbox.extents
-    for (point, names), (x, y) in sorted(zip(at.items(), places, strict=True), key=lambda item: -item[1][1]):
+    for (point, names), (x, y) in sorted(zip(names_at.items(), places, strict=True), key=lambda item: -item[1][1]):
         text = ", ".join(names)
         width, height = 0.55 * size * len(text) * pixels, 1.2 * size * pixels
         best: tuple[float, float] = (6.0, 0.0)
@@ -187,14 +187,14 @@ def label_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None
                 left = x + dx * distance - (width if dx < 0 else width / 2 if dx == 0 else 0)
                 low = y + dy * distance - height / 2
                 box = (left, low, left + width, low + height)
-                over = sum(_common(box, other) for other in taken) + distance / 10
-                outside = width * height - _common(box, (inside[0], inside[1], inside[2] + 60, inside[3]))
+                over = sum(_overlap(box, other) for other in occupied) + distance / 10
+                outside = width * height - _overlap(box, (inside[0], inside[1], inside[2] + 60, inside[3]))
                 if over + outside < least:
                     best, least = (dx * distance, dy * distance), over + outside
         right, up = best
         align = "left" if right > 0 else "right" if right < 0 else "center"
         left = x + right - (width if right < 0 else width / 2 if right == 0 else 0)
-        taken.append((left, y + up - height / 2, left + width, y + up + height / 2))
+        occupied.append((left, y + up - height / 2, left + width, y + up + height / 2))
         line = {"arrowstyle": "-", "color": "lightgrey", "linewidth": 0.6, "shrinkB": 2} if abs(up) > 8 else None
         axis.annotate(
             text,
@@ -211,8 +211,8 @@ def label_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None
 Box = tuple[float, float, float, float]
 
 
-def _common(one: Box, other: Box) -> float:
-    """The area that two boxes (left, low, right, high) share."""
+def _overlap(one: Box, other: Box) -> float:
+    """Return the area that two boxes (left, low, right, high) have in common."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     tall = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, wide) * max(0.0, tall)

@@ -1,26 +1,26 @@
-"""Every exception adabet-onnx raises on purpose.
+"""All exceptions that adabet-onnx raises deliberately.
 
     AdabetError                    catch this one to catch them all
     ├── UsageError                 the call itself is wrong: an option, a combination, a name
     ├── ModelError                 a model file cannot be read, or its graph cannot be handled
     ├── DataError                  data, labels or images do not fit
     ├── RecordError                scores, selection or manifest: damaged, or made for another model
-    ├── RuntimeMissingError        an ONNX Runtime package is missing or two are in each other's way
-    ├── TrainingError              training cannot go on (loss not finite, nothing to resume, ...)
+    ├── RuntimeMissingError        an ONNX Runtime package is missing, or two packages conflict
+    ├── TrainingError              training cannot continue (loss not finite, nothing to resume, ...)
     ├── CheckError                 a result failed its own check (outputs or gradients differ)
     └── OutputError                a file or folder cannot be written
 
-and one warning, `ProviderWarning`, of what is right but hardly meant.
+and one warning, `ProviderWarning`, for valid settings that are probably not intended.
 
-Each message says what was wrong, where, what was expected and found, and what to do. The command line prints
-the message and exits with ``exit_code``: 2 where the call is at fault, 1 otherwise.
+Each message states the problem, where it is, what was expected and found, and what to do. The command line prints the
+message and exits with ``exit_code``: 2 if the call is wrong, 1 otherwise.
 """
 
 from __future__ import annotations
 
 
 class AdabetError(Exception):
-    """Base class of all errors that adabet-onnx raises on purpose.
+    """Base class of all errors that adabet-onnx raises deliberately.
 
     Example:
         >>> from adabet_onnx import AdabetError, open_model
@@ -86,14 +86,14 @@ class RuntimeMissingError(AdabetError):
     Example:
         >>> from adabet_onnx import RuntimeMissingError, Repeats, stability
         >>> try:
-        ...     found = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, embeddings=True))
+        ...     results = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, embeddings=True))
         ... except RuntimeMissingError as error:
         ...     print(error)  # where umap-learn is not installed
     """
 
 
 class TrainingError(AdabetError):
-    """Training cannot start or go on.
+    """Training cannot start or continue.
 
     Example:
         >>> from adabet_onnx import Choices, Trainer, make_artifacts, select
@@ -106,7 +106,7 @@ class TrainingError(AdabetError):
 
 
 class CheckError(AdabetError):
-    """A result did not pass its own check, so it is not handed out.
+    """A result failed its own check and is not returned.
 
     Example:
         >>> from adabet_onnx import CheckError, make_artifacts, select
@@ -129,7 +129,7 @@ class OutputError(AdabetError):
 
 
 class ProviderWarning(UserWarning):
-    """An execution provider has taken little of a model, most of which runs on the CPU.
+    """An execution provider runs only a small part of a model, and the CPU runs most of it.
 
     Example:
         >>> import warnings

@@ -1,7 +1,7 @@
-"""Writing and reading files so that nobody ever sees half of one.
+"""Atomic writing of files and folders.
 
-Everything is written beside its destination and renamed when complete, so an interrupted or failed write
-leaves what was there before.
+Everything is written next to its destination and renamed when complete, so an interrupted or failed write leaves the
+previous content in place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import OutputError, UsageError
 
-_ROOM = 1 << 20  # bytes
+_PROBE_BYTES = 1 << 20  # bytes
 
 
 def _beside(path: Path) -> Path:
@@ -30,10 +30,10 @@ def _cannot_write(path: Path, reason: str) -> OutputError:
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """See that a file can be put at ``path``: call it before long work whose result goes there.
+    """Check that a file can be written at ``path``, before long work whose result goes there.
 
     Raises:
-        OutputError: a folder or device is in its place, or its folder does not exist or takes no files.
+        OutputError: the path is a folder or device, or its folder does not exist or is not writable.
     """
     target = _target(path)
     _try_out(_beside(target), target)
@@ -41,26 +41,26 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 
 
 def keep_apart(path: str | os.PathLike[str], read: Iterable[Any], what: str = "the output") -> None:
-    """See that what is written does not take the place of what is read.
+    """Check that an output does not overwrite an input.
 
     Args:
-        path: of what is written.
-        read: what is read; what is no path, or is not there, does not count.
-        what: messages call the output so.
+        path: path of the output.
+        read: the inputs; values that are not paths of existing files are ignored.
+        what: name of the output in messages.
 
     Raises:
-        UsageError: it is one of them, by whatever name.
+        UsageError: the output is the same file as an input.
     """
     for given in read:
         with contextlib.suppress(OSError, ValueError):
             if isinstance(given, str | os.PathLike) and os.path.samefile(path, given):
                 raise UsageError(
-                    f"{what} is {path}, which is read as well and would be lost. Give another path to write."
+                    f"{what} is {path}, which is also an input and would be overwritten. Give another output path."
                 )
 
 
 def _try_out(file: Path, target: Path) -> None:
-    """Make and remove an empty file: permissions, read-only disks and long names show no other way."""
+    """Create and remove an empty file, the only reliable test of permissions, read-only disks and long names."""
     try:
         file.touch(exist_ok=False)
         file.unlink()
@@ -82,10 +82,10 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+    """Yield a temporary path next to ``path``; rename it to ``path`` if the block succeeds.
 
     Raises:
-        OutputError: the folder does not exist, is not writable, or the disk or a size limit is full.
+        OutputError: the folder does not exist or is not writable, the disk is full, or a size limit is reached.
     """
     target = _target(path)
     part = _beside(target)
@@ -101,13 +101,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; rename it to ``path`` when the block ends well.
+    """Yield a temporary folder next to ``path``; rename it to ``path`` if the block succeeds.
 
-    An existing folder is replaced only if it is empty or holds a file named ``marker``, that is, if an earlier
-    run made it.
+    An existing folder is replaced only if it is empty or contains a file named ``marker``, that is, if an earlier run
+    created it.
 
     Raises:
-        OutputError: the folder holds something else, or cannot be written.
+        OutputError: the folder contains other files, or cannot be written.
     """
     target = Path(path)
     if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
@@ -118,8 +118,8 @@ def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path
         raise _cannot_write(target, error.strerror or str(error)) from error
     if foreign:
         raise OutputError(
-            f"cannot write {target}: the folder holds other files (no {marker} in it). "
-            "Give a new folder, or one that this command made before."
+            f"cannot write {target}: the folder contains other files (but no {marker}). Give a new folder, or one that "
+            "this command created."
         )
     part = _beside(target.absolute())
     old = _beside(target.absolute())
@@ -140,20 +140,20 @@ def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path
     finally:
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        for folder in new_parents:  # the innermost first; one with something in it stays
+        for folder in new_parents:  # the innermost first; a folder that is not empty stays
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder among the system's temporary files, which goes at the end.
+    """Yield a temporary folder, which is deleted at the end.
 
-    A library that finds no room there may cut a file short and fail over it in words of its own: whatever is raised
-    inside where no room is left is an error that says so.
+    When the disk is full, a library may truncate a file and fail with an unrelated message. Any exception raised inside
+    while no space is left is therefore replaced by one about space.
 
     Raises:
-        OutputError: the folder cannot be made, or what is put there finds no room.
+        OutputError: the folder cannot be created, or there is not enough space.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="adabet-onnx-", ignore_cleanup_errors=True) as folder:
@@ -162,28 +162,28 @@ def temporary_folder() -> Iterator[Path]:
             except (OSError, OutputError):
                 raise
             except Exception:
-                _need_room(Path(folder))
+                _check_free_space(Path(folder))
                 raise
     except OSError as error:
         raise OutputError(
             f"cannot write temporary files in {tempfile.gettempdir()}: {error.strerror or error}. Free some space "
-            "there, or have TMPDIR name a folder with room."
+            "there, or set TMPDIR to a folder with enough space."
         ) from error
 
 
-def _need_room(folder: Path) -> None:
-    """Raise OSError where a file finds no room; those that were cut short are still there."""
+def _check_free_space(folder: Path) -> None:
+    """Raise OSError if there is no space for another file; truncated files are still present."""
     with (folder / "room").open("xb") as file:
-        file.write(bytes(_ROOM))
+        file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
-    """See that a folder can lie at ``path``: call it before long work whose results go there.
+    """Check that a folder can be written at ``path``, before long work whose results go there.
 
     Raises:
-        OutputError: it, or a folder that it lies in, is a file or cannot be written to.
+        OutputError: the path or one of its parents is a file, or is not writable.
     """
     folder = Path(path)
     new = [part for part in (folder, *folder.absolute().parents) if not os.path.lexists(part)]
@@ -198,15 +198,15 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Create a folder and its parents where missing.
+    """Create a folder and its missing parents.
 
     Raises:
-        OutputError: it cannot be created or is a file.
+        OutputError: the folder cannot be created, or is a file.
     """
     folder = Path(path)
-    there = next((part for part in (folder, *folder.absolute().parents) if os.path.lexists(part)), folder)
-    if os.path.lexists(there) and not os.path.isdir(there):
-        raise _cannot_write(folder, f"{there} is not a folder")
+    existing = next((part for part in (folder, *folder.absolute().parents) if os.path.lexists(part)), folder)
+    if os.path.lexists(existing) and not os.path.isdir(existing):
+        raise _cannot_write(folder, f"{existing} is not a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -215,22 +215,22 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder so that half of it is never found in its place."""
-    gone = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(gone, ignore_errors=True)
+    """Delete a folder atomically: it is renamed first."""
+    renamed = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(renamed, ignore_errors=True)
     with contextlib.suppress(OSError):
-        os.replace(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, renamed)
+    shutil.rmtree(renamed, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all."""
+    """Write ``data`` to ``path`` atomically."""
     with replacing(path) as part:
         part.write_bytes(data)
 
 
 def sha256_of_files(paths: Sequence[Path]) -> str:
-    """SHA-256, as hexadecimal digits, of the contents of several files one after another."""
+    """Return the SHA-256, in hexadecimal, of the concatenated contents of several files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:

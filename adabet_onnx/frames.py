@@ -1,4 +1,4 @@
-"""Rows as a data frame of pandas or polars, whichever is installed; neither is needed for anything else."""
+"""Conversion of rows into a data frame of pandas or polars, whichever is installed; both are optional."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ LIBRARIES = ("pandas", "polars")
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], library: str | None = None) -> Any:
-    """A data frame.
+    """Return a data frame.
 
     Args:
-        rows: values by column.
-        columns: their names, in order.
-        library: pandas or polars; None: pandas where it is installed, else polars.
+        rows: values by column name.
+        columns: the column names, in order.
+        library: pandas or polars; None: pandas if it is installed, else polars.
 
     Raises:
-        UsageError: another library is asked for.
-        RuntimeMissingError: it, or either, is not installed.
+        UsageError: the library is neither of the two.
+        RuntimeMissingError: the library is not installed, or neither of the two is.
     """
     if library is not None and library not in LIBRARIES:
         raise UsageError(f"library must be {' or '.join(map(repr, LIBRARIES))} (or None), not {library!r}.")
-    wanted = LIBRARIES if library is None else (library,)
-    name = next((name for name in wanted if importlib.util.find_spec(name) is not None), None)
+    libraries = LIBRARIES if library is None else (library,)
+    name = next((name for name in libraries if importlib.util.find_spec(name) is not None), None)
     if name is None:
         raise RuntimeMissingError(
-            f"to_dataframe() needs {' or '.join(wanted)}, which {'is' if library else 'are'} not installed: "
-            f"pip install {wanted[0]}."
+            f"to_dataframe() needs {' or '.join(libraries)}, which {'is' if library else 'are'} not installed: pip "
+            f"install {libraries[0]}."
         )
     content = {column: [row[column] for row in rows] for column in columns}
     if name == "pandas":

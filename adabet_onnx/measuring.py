@@ -1,4 +1,4 @@
-"""What an adaptation costs: measured on its artifacts, or predicted; and which share of the parameters it trains."""
+"""The cost of an adaptation, measured on its artifacts or predicted, and the share of parameters that it trains."""
 
 from __future__ import annotations
 
@@ -33,45 +33,48 @@ def measured(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Cost], str | None]:
-    """What could be measured (selection, inference, all), and why the rest could not.
+    """Measure the costs of selection, inference and all layers.
 
     Args:
-        model: that is trained.
-        artifacts: of the selection.
-        scores: that it was chosen by, for a selection of all layers.
-        choices: that the artifacts were made with.
-        batch_size: samples of an update.
-        threads: for ONNX Runtime.
-        progress: called with what is going on, steps done and steps in all.
+        model: the model that is trained.
+        artifacts: folder of the artifacts of the selection.
+        scores: the scores used for the selection, from which all layers are selected.
+        choices: the choices that the artifacts were made with.
+        batch_size: samples per update.
+        threads: threads for ONNX Runtime.
+        progress: callback that receives the current activity, the steps done and the total number of steps.
+
+    Returns:
+        The costs that could be measured, and the reason why the rest could not, or None.
     """
     costs: dict[str, Cost] = {}
     try:
-        for what, cost in _costs(
+        for kind, cost in _costs(
             model, artifacts, scores, choices, batch_size, on(threads).threads, progress or silent
         ):
-            costs[what] = cost
-    except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
+            costs[kind] = cost
+    except AdabetError as error:  # training all layers may be impossible; the adapted model exists anyway
         return costs, str(error)
     return costs, None
 
 
 def _costs(
-    model: Model, artifacts: Path, scores: Scores, choices: Choices, size: int, threads: int | None, say: Progress
+    model: Model, artifacts: Path, scores: Scores, choices: Choices, size: int, threads: int | None, report: Progress
 ) -> Iterator[tuple[str, Cost]]:
-    say("measuring", 0, 3)
+    report("measuring", 0, 3)
     manifest = load_manifest(artifacts, verify=False)
     parts = manifest.selection.parts_of(size)
     yield "selection", measure_training(artifacts, batch_size=size, accumulate=parts, threads=threads)
     yield "inference", measure_inference(artifacts, batch_size=size, threads=threads)
-    say("measuring", 1, 3)
+    report("measuring", 1, 3)
     with temporary_folder() as folder:
         everything = select(scores, strategy="all")
         made = folder / "all"
         choices = dataclasses.replace(choices, frozen_precision="float32")  # nothing is frozen
         make_artifacts(model, everything, made, backend=manifest.backend, check=False, choices=choices)
-        say("measuring", 2, 3)
+        report("measuring", 2, 3)
         yield "all", measure_training(made, batch_size=size, threads=threads)
-    say("measuring", 3, 3)
+    report("measuring", 3, 3)
 
 
 def predicted(
@@ -85,20 +88,20 @@ def predicted(
     kept_views: int,
     epochs: int,
 ) -> Overview | None:
-    """The costs as predicted, where they can be.
+    """Predict the costs; None if that is not possible.
 
     Args:
-        model: that is trained.
-        selection: what of it.
-        artifacts: made for it.
-        choices: that they were made with.
-        batch_size: samples of an update.
-        samples: that an epoch goes through.
-        kept_views: of all samples together; several of each where pictures are augmented.
-        epochs: of the training.
+        model: the model that is trained.
+        selection: the layers that are trained.
+        artifacts: folder of the artifacts of the selection.
+        choices: the choices that the artifacts were made with.
+        batch_size: samples per update.
+        samples: samples per epoch.
+        kept_views: number of stored views of all samples; several per sample with augmentation.
+        epochs: epochs of the training.
     """
     backend = load_manifest(artifacts, verify=False).backend
-    with contextlib.suppress(AdabetError):  # the adapted model is there all the same
+    with contextlib.suppress(AdabetError):  # the adapted model exists anyway
         return overview(
             model,
             selection,
@@ -113,7 +116,7 @@ def predicted(
 
 
 def trainable_share(model: Model, selection: Selection) -> float:
-    """Trained parameters over all, 0 to 1; of layers trained in part, the chosen channels alone."""
+    """Return the fraction of parameters that are trained, 0 to 1; of partly trained layers, only chosen channels."""
     chosen = set(selection.parameters)
     sizes = {parameter.name: parameter.size for layer in model.layers for parameter in layer.parameters}
     left_out = 0.0

@@ -1,7 +1,7 @@
-"""Options and arguments: of the types that their annotations name, and single options replaced by keyword arguments.
+"""Type checks of options and arguments against their annotations, and options overridden by keyword arguments.
 
-What a caller hands over is checked where it comes in, by the annotation that is there anyway: text where a number is
-meant, a dict in place of options, a float for a count. NumPy's numbers become Python's, so that they can be written
+Values from callers are checked where they enter the package, by the existing annotations: text instead of a number, a
+dict instead of an options object, a float for a count. NumPy scalars become Python numbers, so that they can be written
 to JSON.
 """
 
@@ -34,30 +34,30 @@ _WORDS: dict[Any, tuple[str, ...]] = {
     collections.abc.Mapping: ("a dict",),
     collections.abc.Callable: ("a function",),
 }
-_SEVERAL = (tuple, collections.abc.Sequence, collections.abc.Collection)
-# What has a check of its own, which can say more: models, scores and selections, by what the annotation begins with.
-_DOORS = ("ModelSource", "Scores |", "Selection |", "Costs |")
+_SEQUENCES = (tuple, collections.abc.Sequence, collections.abc.Collection)
+# Beginnings of annotations whose values have their own, more specific checks: models, scores and selections.
+_CHECKED_ELSEWHERE = ("ModelSource", "Scores |", "Selection |", "Costs |")
 
 
 def with_given(options: Options, **given: Any) -> Options:
-    """The options, with what is given (is not None) in place of their own values.
+    """Return the options with the given values (those that are not None) in place of their own.
 
     Args:
         options: an instance of a frozen dataclass.
-        given: by the names of its fields.
+        given: values by field name.
 
     Raises:
-        UsageError: what the options then are is not possible.
+        UsageError: the resulting options are invalid.
     """
     changes = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(options, **changes) if changes else options  # type: ignore[type-var]
 
 
 def check_fields(options: Any) -> None:
-    """See that the fields of a frozen dataclass have the types of their annotations; it calls this after its making.
+    """Check the fields of a frozen dataclass against their annotations; called from its ``__post_init__``.
 
     Raises:
-        UsageError: a value is of another type.
+        UsageError: a value has another type.
     """
     space = vars(sys.modules[type(options).__module__])
     for field in dataclasses.fields(options):
@@ -67,11 +67,11 @@ def check_fields(options: Any) -> None:
 
 
 def typed(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let a public function see that its arguments have the types of their annotations.
+    """Decorate a public function so that its arguments are checked against their annotations.
 
     Args:
-        function: it then raises UsageError where a value is of another type, and TypeError where the call has other
-            parameters than the function.
+        function: the function; it then raises UsageError if a value has another type, and TypeError if the call does
+            not match its signature.
     """
     signature = inspect.signature(function)
     space = vars(sys.modules[function.__module__])
@@ -92,15 +92,15 @@ def typed(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def check_word(what: str, value: object, known: Iterable[str]) -> None:
-    """See that a word is one of those there are.
+    """Check that a value is one of the known words.
 
     Args:
-        what: it is for.
-        value: what was given.
-        known: the words.
+        what: name of the setting, for messages.
+        value: the given value.
+        known: the known words.
 
     Raises:
-        UsageError: it is another one.
+        UsageError: the value is not one of them.
     """
     words = tuple(known)
     if value not in words:
@@ -108,30 +108,30 @@ def check_word(what: str, value: object, known: Iterable[str]) -> None:
 
 
 def fitted(name: str, value: Any, hint: Any) -> Any:
-    """A value as an annotation wants it: a number of NumPy's as Python's, several values as a tuple.
+    """Convert a value to the type of an annotation: NumPy scalars to Python numbers, sequences to tuples.
 
     Args:
-        name: of the parameter, for messages.
-        value: what was given.
+        name: name of the parameter, for messages.
+        value: the given value.
         hint: the annotation.
 
     Raises:
-        UsageError: it is of another type.
+        UsageError: the value has another type.
     """
     plain = _plain(value)
     for kind in _kinds(hint):
-        fits, found = _as(plain, kind)
+        fits, converted = _converted(plain, kind)
         if fits:
-            return found
-    raise UsageError(f"`{name}` must be {_listed(hint)}, not {_said(plain)}.")
+            return converted
+    raise UsageError(f"`{name}` must be {_listed(hint)}, not {_shown(plain)}.")
 
 
 def _hint(text: str, space: dict[str, Any]) -> Any:
-    """The annotation that a text is; None where there is none to hold a value against.
+    """Evaluate an annotation; None if values are not checked against it.
 
-    Plain text is left to whoever knows which words there are, sizes and shares to who reads them.
+    Plain text is checked by the code that knows the valid words, sizes and shares by the code that parses them.
     """
-    if text in ("Any", "<class 'inspect._empty'>") or text.startswith(_DOORS):
+    if text in ("Any", "<class 'inspect._empty'>") or text.startswith(_CHECKED_ELSEWHERE):
         return None
     kinds = set(text.split(" | ")) - {"None"}
     return None if kinds <= {"str", "int", "float"} and "str" in kinds else eval(text, space)
@@ -142,22 +142,22 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy's (also in an array without axes) as Python's."""
+    """Convert a NumPy scalar (or an array without axes) to a Python number."""
     scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
     return value.item() if scalar else value
 
 
-def _as(value: Any, kind: Any) -> tuple[bool, Any]:
-    """Whether a value is of a kind, and the value as that kind."""
-    origin, inside = typing.get_origin(kind) or kind, typing.get_args(kind)
+def _converted(value: Any, kind: Any) -> tuple[bool, Any]:
+    """Return whether a value is of a kind, and the value converted to it."""
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (int, float):
         number = numbers.Integral if origin is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool), value
-    if origin in _SEVERAL:
+    if origin in _SEQUENCES:
         if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
             return False, value
-        found = [_as(_plain(item), inside[0]) for item in value]
-        return all(fits for fits, _ in found), tuple(item for _, item in found)
+        items = [_converted(_plain(item), arguments[0]) for item in value]
+        return all(fits for fits, _ in items), tuple(item for _, item in items)
     if origin is collections.abc.Callable:
         return callable(value), value
     return isinstance(value, type(None) if kind is None else origin), value
@@ -170,16 +170,16 @@ def _listed(hint: Any) -> str:
 
 
 def _words(kind: Any) -> tuple[str, ...]:
-    """What a kind is called; several words where it is one of several things."""
+    """Return the names of a kind in messages; several if there are alternatives."""
     if kind in _WORDS:
         return _WORDS[kind]
     origin = typing.get_origin(kind) or kind
-    if origin in _SEVERAL:
+    if origin in _SEQUENCES:
         return ("a list of texts" if typing.get_args(kind)[0] is str else "a list of numbers",)
     return _WORDS.get(origin) or (f"{origin.__name__}(...)",)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     text, name = repr(value), type(value).__name__
     if value is None or (isinstance(value, str | bytes | int | float | list | tuple) and len(text) < 80):
         return text

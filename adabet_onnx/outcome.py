@@ -1,4 +1,4 @@
-"""What the main job gained and cost, and the ``run.json`` that says so."""
+"""The result of an adaptation: gain and cost, also written to ``run.json``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .cost.measure import Cost
 from .cost.overview import Overview
 from .cost.words import measured_sentence, stored_sentence
 from .drawing import draw_bars, finished, name_layers, new_figure, plain, width_for
+from .file_names import RUN
 from .frames import frame
 from .model.open import Model
 from .options import typed
@@ -29,50 +30,50 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METRICS = ("epoch", "train_loss", "eval_loss", "eval_accuracy", "learning_rate", "seconds")  # of metrics.jsonl
+METRICS = ("epoch", "train_loss", "eval_loss", "eval_accuracy", "learning_rate", "seconds")  # in metrics.jsonl
 NO_TEST_DATA = (
-    "figures of samples that were trained on flatter: give test data too (x_test and y_test, or a folder test/)"
+    "metrics on training samples are too optimistic: give test data too (x_test and y_test, or a folder test/)"
 )
 _STEPS = {"inference": "inference", "selection": "selected layers", "all": "all layers"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `adapt` did.
+    """Results of `adapt`.
 
     Attributes:
-        model: the model that was adapted (with its new head, where one was asked for).
-        scores: of all layers.
-        selection: what was trained.
-        before: loss, accuracy and samples of the model before, on the test data.
-        after: the same of the adapted model.
-        full_precision: the same of the adapted model with its frozen part in float32, where that is int8; else None.
-        evaluated_on: which data these figures are of.
-        trainable_share: trained parameters over all, those that belong to no layer included.
-        costs: of a training step of the ``selection`` and of ``all`` layers, and of ``inference``, as far as measured.
-        not_measured: why something was not, or None.
-        predicted: costs from the graphs that would run, where not all was measured; None where all was, or where they
-            cannot be predicted.
-        warnings: why the training may have learned nothing, a sentence each; see `training.learning_check`.
-        advice: what the training's losses say about the learning rate, or None.
-        learning_rate: of the first step; None where there was none.
-        rates: how that rate was found; None where it was given.
-        stored_bytes: what was kept of one sample, from which all steps go on; 0 where nothing was.
-        samples: of the training data.
-        views: of each of them that was trained on; an epoch takes one of each.
-        kept_views: of all of them together, those for validation having one; 0 where that is not known.
-        epochs: that were trained.
+        model: the model that was adapted (with its new head, if it got one).
+        scores: scores of all layers.
+        selection: the layers that were trained.
+        before: loss, accuracy and number of samples of the original model on the test data.
+        after: the same for the adapted model.
+        full_precision: the same for the adapted model with its frozen part in float32, if that is int8; else None.
+        evaluated_on: a description of the data that these metrics were computed on.
+        trainable_share: trained parameters over all parameters, including those that belong to no layer.
+        costs: measured costs of a training step for the ``selection`` and for ``all`` layers, and of ``inference``.
+        not_measured: the reason why a cost was not measured, or None.
+        predicted: costs predicted from the graphs that would run, if not all were measured; None if all were, or if
+            they cannot be predicted.
+        warnings: reasons why the training may have learned nothing, one sentence each; see `training.learning_check`.
+        advice: advice on the learning rate drawn from the training's losses, or None.
+        learning_rate: learning rate of the first step; None if there was no step.
+        rates: the search for that rate; None if the rate was given.
+        stored_bytes: bytes stored per sample, from which all steps start; 0 if nothing was stored.
+        samples: number of training samples.
+        views: views of each training sample; an epoch uses one of each.
+        kept_views: stored views of all samples, validation samples having one each; 0 if unknown.
+        epochs: number of epochs that were trained.
         metrics: the rows of metrics.jsonl.
-        folder: where everything is.
-        batch_size: of training.
-        data: what the training data was taken for, in a line.
-        features: where what no training changes was kept, or why nowhere, in a line; None where nothing is to be said.
-        head_start: how a new head was fitted before the first epoch, or why not; None where it was not to be.
+        folder: the output folder.
+        batch_size: batch size of the training.
+        data: one line that describes how the training data was interpreted.
+        features: one line on where the output of the frozen part was stored, or why not; None if neither applies.
+        head_start: how a new head was fitted before the first epoch, or why not; None if no fit was to be made.
 
     Example:
         >>> from adabet_onnx import Adapting, Settings, adapt
-        >>> how = Adapting(settings=Settings(epochs=1), measure=False)
-        >>> outcome = adapt("model.onnx", "new_domain.npz", "adapted", adapting=how)
+        >>> adapting = Adapting(settings=Settings(epochs=1), measure=False)
+        >>> outcome = adapt("model.onnx", "new_domain.npz", "adapted", adapting=adapting)
         >>> outcome.evaluated_on
         '400 test samples'
     """
@@ -105,35 +106,35 @@ class Outcome:
     rates: Rates | None = None
 
     def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each epoch; the columns are those of metrics.jsonl.
+        """Return a data frame with a row for each epoch; the columns are those of metrics.jsonl.
 
         Args:
-            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+            library: ``"pandas"`` or ``"polars"``; None: pandas if it is installed, else polars.
 
         Returns:
             A DataFrame of that library.
 
         Raises:
-            UsageError: another library is asked for.
-            RuntimeMissingError: it, or either, is not installed.
+            UsageError: the library is neither of the two.
+            RuntimeMissingError: the library is not installed, or neither of the two is.
         """
         return frame([{"seconds": None} | row for row in self.metrics], METRICS, library)
 
     @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw what was gained and what it cost.
+        """Plot the gain and the cost.
 
-        Loss and accuracy by epoch, accuracy (or loss) before and after, what a step takes beside one of all layers and
-        beside inference, and the layers by depth with the selected ones marked.
+        Shows loss and accuracy by epoch, accuracy (or loss) before and after, the cost of a step compared with one of
+        all layers and with inference, and the layers by depth with the selected ones marked.
 
         Args:
-            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+            path: also write the plot to this ``.png``, ``.svg`` or ``.pdf``.
 
         Returns:
-            The figure, which a notebook shows by itself.
+            The figure, which a notebook displays.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: the path has another suffix.
             OutputError: the file cannot be written.
         """
         layers, chosen = self.scores.layers, self.selection.layers
@@ -162,22 +163,22 @@ class Outcome:
         axis.set_xlabel(f"on {self.evaluated_on}")
 
     def _draw_cost(self, axis: Axes) -> None:
-        """Memory of a step; the share of the parameters where it is neither measured nor predicted."""
-        sizes, how = self._memory()
+        """Draw the memory of a step, or the share of parameters if memory was neither measured nor predicted."""
+        sizes, origin = self._memory()
         if sizes:
-            names = {what: name.replace(" ", "\n") for what, name in _STEPS.items()}
-            values = {name: sizes[what] / 1e6 for what, name in names.items() if what in sizes}
+            names = {kind: name.replace(" ", "\n") for kind, name in _STEPS.items()}
+            values = {name: sizes[kind] / 1e6 for kind, name in names.items() if kind in sizes}
             draw_bars(axis, values, marked=names["selection"])
-            plain(axis, f"step memory, MB ({how})")
+            plain(axis, f"step memory, MB ({origin})")
         else:
             draw_bars(axis, {"trained": 100 * self.trainable_share, "all": 100.0}, marked="trained")
             plain(axis, "parameters, %")
 
     def _memory(self) -> tuple[dict[str, int], str]:
-        """Bytes of a step, and whether they are measured or predicted: never some of each."""
+        """Return the bytes of each kind of step, and whether all of them are measured or predicted."""
         if self.predicted is not None:
-            return {what: row.prediction.memory_bytes for what, row in self.predicted.rows().items()}, "predicted"
-        return {what: cost.memory_bytes for what, cost in self.costs.items()}, "measured"
+            return {kind: row.prediction.memory_bytes for kind, row in self.predicted.rows().items()}, "predicted"
+        return {kind: cost.memory_bytes for kind, cost in self.costs.items()}, "measured"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -185,15 +186,15 @@ class Outcome:
             for what, form in (("accuracy", "{:.1%}"), ("loss", "{:.4g}"))
             if self.before[what] is not None
         ]
-        sizes, how = self._memory()
+        sizes, origin = self._memory()
         memory = ", ".join(f"{name} {size_text(sizes[what])}" for what, name in _STEPS.items() if what in sizes)
         lines = [
             f"trained: {self._trained()}: {named(self.selection.layers)}",
             *([] if self.is_of_test_data else [NO_TEST_DATA]),
-            *([f"memory of a step, {how}: {memory}"] if sizes else []),
+            *([f"memory of a step, {origin}: {memory}"] if sizes else []),
             *self.kept(),
         ]
-        title = f"{file_name(self.model.name)}, adapted; figures are of {self.evaluated_on}"
+        title = f"{file_name(self.model.name)}, adapted; metrics on {self.evaluated_on}"
         return html_table(title, ("", "before", "after"), rows, lines=[*lines, *self.warnings])
 
     def __repr__(self) -> str:
@@ -204,21 +205,21 @@ class Outcome:
         return one_line(self, gain, f"trained {self._trained()}", f"in {clipped(self.folder, 60)}", warned)
 
     def kept(self) -> list[str]:
-        """What was kept of the samples, and what that saves of the training, in sentences: predicted, or measured."""
+        """Return sentences on what was stored per sample and what that saves in training, predicted or measured."""
         if self.predicted is not None:
             return self.predicted.frozen()
         if not (self.stored_bytes and self.samples and self.epochs):
             return []
         views = self.kept_views or self.samples
-        found, cost = [stored_sentence(self.stored_bytes, self.samples, views)], self.costs.get("selection")
+        sentences, cost = [stored_sentence(self.stored_bytes, self.samples, views)], self.costs.get("selection")
         if cost is not None and cost.frozen_bytes:
-            how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": views}
-            found.append(measured_sentence(cost, **how))
-        return found
+            settings = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": views}
+            sentences.append(measured_sentence(cost, **settings))
+        return sentences
 
     @property
     def fitted_alone(self) -> str | None:
-        """What a fitted head reached on the validation data by itself, and what training added; None without one."""
+        """What the fitted head reached on validation data alone, and after training; None without a fitted head."""
         start = self.head_start
         if start is None or start.how is None or not self.metrics:
             return None
@@ -236,17 +237,17 @@ class Outcome:
 
     @property
     def is_of_test_data(self) -> bool:
-        """Whether figures are of samples that training has not seen."""
+        """Whether the metrics were computed on samples that were not trained on."""
         return self.evaluated_on.endswith(" test samples")
 
     @property
     def trainable_layers(self) -> int:
-        """How many of the layers a backend can train: what "all layers" means in ``costs``."""
+        """The number of layers that a backend can train: "all layers" in ``costs``."""
         return sum(layer.untrainable is None for layer in self.scores.layers)
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """The outcome's figures as JSON values; `adapt`'s caller may save them."""
+    """Return the outcome as JSON values, which the caller of `adapt` may save."""
     return {
         "data": outcome.data,
         "features": outcome.features,
@@ -261,7 +262,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "trainable_share": outcome.trainable_share,
         "batch_size": outcome.batch_size,
         "size_tau": outcome.selection.size_tau,
-        "costs": {what: dataclasses.asdict(cost) for what, cost in outcome.costs.items()},
+        "costs": {kind: dataclasses.asdict(cost) for kind, cost in outcome.costs.items()},
         "not_measured": outcome.not_measured,
         "predicted": None if outcome.predicted is None else outcome.predicted.to_json(),
         "trainable_layers": outcome.trainable_layers,
@@ -278,5 +279,5 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def save_summary(outcome: Outcome, *, command: str | None = None) -> None:
-    """Write ``run.json`` into the outcome's folder, with the command line that led to it where there is one."""
-    write_json(outcome.folder / "run.json", summary(outcome) | {"command": command})
+    """Write ``run.json`` into the outcome's folder, with the command line that produced it, if any."""
+    write_json(outcome.folder / RUN, summary(outcome) | {"command": command})

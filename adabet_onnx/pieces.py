@@ -1,9 +1,9 @@
-"""Pieces of Python in texts: what errors, notes and advice say between backticks.
+"""Pieces of Python code between backticks in errors, notes and advice.
 
-A text speaks to who calls the functions: ``Give `preset='unit'` ``, ``lower `learning_rate` ``, ``name the logits:
-`open_model('m.onnx', logits='NAME')` ``. A piece is the arguments of a call or calls, names in them in capitals stand
-for what the reader puts there, and ``...`` for any value. What comes from a model stands by ``repr`` in a text, so that
-a backtick in it begins no piece, and by ``repr`` in a piece, so that none ends it.
+Messages address callers of the API: ``Give `preset='unit'` ``, ``lower `learning_rate` ``, ``name the logits:
+`open_model('m.onnx', logits='NAME')` ``. A piece consists of the arguments of a call, or of calls; names in capitals
+are placeholders, and ``...`` stands for any value. Names from a model are written with ``repr``, in texts and in
+pieces, so that a backtick in them neither begins nor ends a piece.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ import warnings
 from collections.abc import Callable
 
 _STRING = r"'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\""
-_FOUND = re.compile(rf"(?<![\w`])(?:{_STRING})|`(?P<piece>(?:[^`'\"]|{_STRING})+)`")
-_LONGEST = 4000  # characters of a piece
+_PIECE = re.compile(rf"(?<![\w`])(?:{_STRING})|`(?P<piece>(?:[^`'\"]|{_STRING})+)`")
+_LONGEST = 4000  # characters in a piece
 
 
-def replaced(text: str, say: Callable[[ast.Call], str | None]) -> str:
-    """A text with other words for its pieces.
+def replaced(text: str, translate: Callable[[ast.Call], str | None]) -> str:
+    """Replace the pieces in a text.
 
     Args:
-        text: of an error, a note, or the like.
-        say: gets a piece as a call that has what stands there as arguments; returns what is to stand in its place,
-            backticks included, or None to leave it.
+        text: an error, a note, or the like.
+        translate: receives a piece as the arguments of a call, and returns the text that replaces it and its backticks,
+            or None to keep it.
     """
     done, at = [], 0
-    while (found := _FOUND.search(text, at)) is not None:
-        call = None if found["piece"] is None else parsed(found["piece"])
-        words = None if call is None else _words(call, say)
+    while (match := _PIECE.search(text, at)) is not None:
+        call = None if match["piece"] is None else parsed(match["piece"])
+        words = None if call is None else _translated(call, translate)
         if words is not None:
-            done.append(text[at : found.start()] + words)
-            at = found.end()
-        else:  # a backtick of something else: the next one may begin a piece
-            end = found.end() if found["piece"] is None or call is not None else found.start() + 1
+            done.append(text[at : match.start()] + words)
+            at = match.end()
+        else:  # a backtick that begins no piece: the next one may
+            end = match.end() if match["piece"] is None or call is not None else match.start() + 1
             done.append(text[at:end])
             at = end
     return "".join(done) + text[at:]
 
 
-def _words(call: ast.Call, say: Callable[[ast.Call], str | None]) -> str | None:
+def _translated(call: ast.Call, translate: Callable[[ast.Call], str | None]) -> str | None:
     try:
-        return say(call)
-    except RecursionError:  # a piece as deep as nobody writes one
+        return translate(call)
+    except RecursionError:  # a piece that is nested too deeply
         return None
 
 
 def parsed(piece: str) -> ast.Call | None:
-    """A piece as a call that has it as arguments; None where it is no Python of this kind. Nothing is evaluated."""
+    """Parse a piece as the arguments of a call; None if it cannot be. Nothing is evaluated."""
     if len(piece) > _LONGEST:
         return None
     try:
@@ -62,5 +62,5 @@ def parsed(piece: str) -> ast.Call | None:
 
 
 def path_of(name: str) -> str:
-    """What a model is opened from, in a piece: its path; ``model`` where it came from no file."""
+    """Return how a piece refers to a model: its path, or ``model`` if it did not come from a file."""
     return "model" if name.startswith("<") else repr(name)

@@ -1,8 +1,8 @@
-"""Which nodes of a model an execution provider takes, told after the first run.
+"""Detection of which nodes of a model an execution provider runs, after the first run.
 
-ONNX Runtime gives a provider the nodes it asks for and computes the others on the CPU, without a word: a model that is
-said to run on an accelerator may hardly be there. Where each node ran is in the profile of a run, on any version and
-for any provider; providers that compile show a node for each part they have taken, and the CPU one for each of its own.
+ONNX Runtime gives a provider the nodes that it supports and silently computes the others on the CPU, so that an
+accelerator may run almost nothing of a model. The profile of a run shows where each node ran, in any version and for
+any provider; providers that compile show one node for each part they run, and the CPU one for each of its nodes.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .errors import ProviderWarning
 from .showing import clipped, named
 
 _CPU = "CPUExecutionProvider"
-_HEAVY = ("Conv", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN", "Attention")  # in names of operators
-_ADDED = ("Memcpy", "Reorder")  # what the runtime puts in between, by the beginning of its name
+_HEAVY = ("Conv", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN", "Attention")  # parts of names of costly operators
+_ADDED = ("Memcpy", "Reorder")  # beginnings of the names of nodes that the runtime inserts
 
-_told: set[tuple[str, tuple[str, ...]]] = set()  # the same of a model's other forms would be no news
+_warned: set[tuple[str, tuple[str, ...]]] = set()  # warn only once for the graphs of one model
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the nodes of a run were computed.
+    """Placement of the nodes of a model in a run.
 
     Attributes:
         nodes: operators of the model's nodes.
-        on_cpu: operators of those that the CPU computed.
+        on_cpu: operators of the nodes that the CPU computed.
     """
 
     nodes: tuple[str, ...]
     on_cpu: tuple[str, ...]
 
-    def said(self, provider: str, name: str) -> str | None:
-        """A line where the provider took fewer than half of the nodes, or of those that take the time.
+    def warning(self, provider: str, name: str) -> str | None:
+        """Return a warning if the provider ran fewer than half of the nodes, or of the costly ones; else None.
 
         Args:
-            provider: its name.
-            name: what the model is called.
+            provider: name of the provider.
+            name: name of the model in the message.
         """
         here, heavy = len(self.on_cpu), sum(map(_is_heavy, self.nodes))
         taken = max(0, len(self.nodes) - here)
@@ -54,13 +54,13 @@ class Placement:
             return None
         operators = named(list(dict.fromkeys(self.on_cpu)))
         return (
-            f"{provider} takes {taken or 'none'} of the {max(here, len(self.nodes))} nodes of {clipped(name, 60)}: the "
-            f"CPU computes the others ({operators}). Does it pay? Otherwise leave out `provider`."
+            f"{provider} runs {taken or 'none'} of the {max(here, len(self.nodes))} nodes of {clipped(name, 60)}: the "
+            f"CPU computes the others ({operators}). Leave out `provider` unless it is faster."
         )
 
 
 def placement(profile: Path, nodes: Sequence[str]) -> Placement | None:
-    """Read a profile of ONNX Runtime; None where it has no run.
+    """Read a profile of ONNX Runtime; None if it contains no run.
 
     Args:
         profile: the file.
@@ -80,13 +80,13 @@ def _is_heavy(operator: str) -> bool:
 
 
 class Watched:
-    """An inference session that tells after its first run if its provider has taken little of the model.
+    """An inference session that warns after its first run if its provider ran only a small part of the model.
 
     Args:
-        session: made with the options that `profiled` has changed.
-        folder: that `profiled` gave.
-        provider: its name.
-        name: what the model is called.
+        session: a session created with the options that `profiled` changed.
+        folder: the folder from `profiled`.
+        provider: name of the provider.
+        name: name of the model in messages.
         nodes: operators of the model's nodes.
     """
 
@@ -97,33 +97,33 @@ class Watched:
         return getattr(self._session, name)
 
     def run(self, *arguments: Any) -> Any:
-        """As the session does."""
-        found = self._session.run(*arguments)
+        """Run the session."""
+        results = self._session.run(*arguments)
         self._tell()
-        return found
+        return results
 
     def run_with_ort_values(self, *arguments: Any) -> Any:
-        """As the session does."""
-        found = self._session.run_with_ort_values(*arguments)
+        """Run the session."""
+        results = self._session.run_with_ort_values(*arguments)
         self._tell()
-        return found
+        return results
 
     def _tell(self) -> None:
         if self._folder is None:
             return
         provider, name, nodes = self._told
         profile = Path(self._session.end_profiling())
-        found = placement(profile, nodes)
+        placed = placement(profile, nodes)
         self._folder.cleanup()
         self._folder = None
-        text = None if found is None else found.said(provider, name)
-        if found is not None and text is not None and (provider, found.on_cpu) not in _told:
-            _told.add((provider, found.on_cpu))
+        text = None if placed is None else placed.warning(provider, name)
+        if placed is not None and text is not None and (provider, placed.on_cpu) not in _warned:
+            _warned.add((provider, placed.on_cpu))
             warnings.warn(text, ProviderWarning, stacklevel=2)
 
 
 class _Folder:
-    """A folder for a profile, which goes when nobody needs it any more."""
+    """A folder for a profile, deleted when it is no longer referenced."""
 
     def __init__(self) -> None:
         self.name = tempfile.mkdtemp(prefix="adabet-")
@@ -132,14 +132,14 @@ class _Folder:
 
 @contextlib.contextmanager
 def profiled(options: Any) -> Iterator[Any]:
-    """While a session is made, have it write a profile: gives the folder it is in, or None where there can be none.
+    """Enable profiling while a session is created; yield the profile's folder, or None if it cannot be created.
 
     Args:
-        options: of the session.
+        options: options of the session.
     """
     try:
         folder = _Folder()
-    except OSError:  # nothing is told then
+    except OSError:  # no warning then
         yield None
         return
     options.enable_profiling, options.profile_file_prefix = True, os.path.join(folder.name, "run")

@@ -1,11 +1,11 @@
-"""Telling how far long work is."""
+"""Progress reports of long work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
+Progress = Callable[[str, int, int], None]  # current activity, steps done, total steps
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+def silent(activity: str, done: int, total: int) -> None:
+    """Report nothing."""

@@ -1,4 +1,4 @@
-"""The one door to onnxruntime's static quantiser."""
+"""The only module that uses onnxruntime's static quantiser."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def quantised(
     name: str,
     left_out: Sequence[str] = (),
 ) -> onnx.ModelProto:
-    """A float32 graph with 8-bit integers: QuantizeLinear and DequantizeLinear around each operator.
+    """Quantise a float32 graph to 8-bit integers: QuantizeLinear and DequantizeLinear around each operator.
 
-    Weights are int8 of 7 bits (-64 to 64), with a scale for each output channel; activations uint8, with the range that
-    they have on samples. Of 8 bits, sums of two products overflow the 16 bits that x86 processors without VNNI have for
-    them, and results are far off there without a word.
+    Weights are int8 limited to 7 bits (-64 to 64), with a scale for each output channel; activations are uint8, with
+    the range measured on samples. With 8 bits, sums of two products overflow the 16 bits that x86 processors without
+    VNNI have for them, and results would silently be far off there.
 
     Args:
         model: the graph, of opset 13 or newer.
         feeds: batches of samples by input.
-        name: what to call the model in an error message.
+        name: name of the model in error messages.
         left_out: names of nodes that stay in float32.
 
     Raises:
-        ModelError: it cannot be quantised.
-        OutputError: there is no room for its temporary files.
-        RuntimeMissingError: the quantiser lacks something.
+        ModelError: the model cannot be quantised.
+        OutputError: there is no space for temporary files.
+        RuntimeMissingError: a dependency of the quantiser is missing.
     """
     api = _quantiser()
     with temporary_folder() as folder, _quiet(), during(f"quantising {name}"):
@@ -59,7 +59,7 @@ def quantised(
             )
         except OSError:
             raise
-        except Exception as error:  # whatever its Python code raises
+        except Exception as error:  # the quantiser's Python code may raise anything
             raise ModelError(
                 f"onnxruntime's quantiser cannot handle {name}: {runtime.first_line(error)} Use "
                 "`frozen_precision='float32'`."
@@ -73,28 +73,28 @@ def _quantiser() -> Any:
         return importlib.import_module("onnxruntime.quantization")
     except ImportError as error:
         raise RuntimeMissingError(
-            f"`frozen_precision='int8'` needs onnxruntime's quantiser, which cannot be imported: {error}. Install what "
-            "it lacks (pip install sympy, or another release of onnx), or use `frozen_precision='float32'`."
+            f"`frozen_precision='int8'` needs onnxruntime's quantiser, which cannot be imported: {error}. Install the "
+            "missing package (pip install sympy, or another release of onnx), or use `frozen_precision='float32'`."
         ) from error
 
 
 def _reader(api: Any, feeds: Iterable[Mapping[str, np.ndarray]]) -> Any:
-    left = iter(feeds)
+    remaining = iter(feeds)
 
-    class Reader(api.CalibrationDataReader):  # type: ignore[misc]
-        """Gives one batch after the other."""
+    class CalibrationFeeds(api.CalibrationDataReader):  # type: ignore[misc]
+        """Iterator over the batches, in the quantiser's interface."""
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            """The next batch; None at the end."""
-            batch = next(left, None)
+            """Return the next batch; None at the end."""
+            batch = next(remaining, None)
             return None if batch is None else dict(batch)
 
-    return Reader()
+    return CalibrationFeeds()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its advice, which is not for who adapts a model."""
+    """Silence the quantiser's warnings, which do not concern users of this package."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

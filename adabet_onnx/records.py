@@ -1,4 +1,4 @@
-"""Our versioned JSON files (scores, selection, manifest): written whole, read with every entry checked."""
+"""Versioned JSON files (scores, selection, manifest): written atomically, read with every entry checked."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .files import write_bytes
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all."""
+    """Write ``value`` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: str) -> dict[str, Any]:
-    """Read one of our versioned JSON files and check that it is what it should be.
+    """Read a versioned JSON file and check its format and version.
 
     Args:
         path: the file.
         form: expected value of its ``format`` entry.
-        version: the newest version this release understands.
+        version: the newest version that this release can read.
         made_by: the command that writes such files, for the error message.
 
     Raises:
-        RecordError: unreadable, not JSON, another format, or a newer version.
+        RecordError: the file is unreadable, not JSON, or of another format or a newer version.
     """
     path = Path(path)
     try:
@@ -36,23 +36,23 @@ def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: 
         raise RecordError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not valid JSON ({error}). Make it again with {made_by}.") from error
-    found = value.get("format") if isinstance(value, dict) else None
-    if found != form:
-        raise RecordError(f"{path}: expected a file of format {form!r}, found {found!r}. {made_by} writes one.")
+    form_found = value.get("format") if isinstance(value, dict) else None
+    if form_found != form:
+        raise RecordError(f"{path}: expected a file of format {form!r}, found {form_found!r}. {made_by} writes one.")
     if type(value.get("version")) is not int or not 1 <= value["version"] <= version:
         raise RecordError(
-            f"{path}: version {value.get('version')!r} of {form!r} is not known to this release, which reads "
-            f"up to version {version}. Update adabet-onnx or make the file again with {made_by}."
+            f"{path}: version {value.get('version')!r} of {form!r} is not known to this release, which reads up to "
+            f"version {version}. Update adabet-onnx or make the file again with {made_by}."
         )
     return dict(value)
 
 
 class Entries:
-    """The entries of a record, checked one by one as they are taken out.
+    """The entries of a record, each checked when it is read.
 
     Args:
-        content: what `read_record` gave, or an object inside it.
-        where: what messages call it.
+        content: the result of `read_record`, or an object inside it.
+        where: name of the record in messages.
         made_by: the command that writes such files.
     """
 
@@ -66,35 +66,35 @@ class Entries:
         return key in self._content
 
     def damaged(self, what: str) -> RecordError:
-        """The exception to raise."""
+        """Return the exception to raise."""
         return RecordError(f"{self._where} is damaged: {what}. Make it again with {self._made_by}.")
 
     def take(self, key: str, *kinds: type) -> Any:
-        """The entry's value, of one of these types; a whole number counts as a float, and a bool as nothing else.
+        """Return the entry's value, of one of these types; a float may be a whole number, a bool is only a bool.
 
         Raises:
-            RecordError: it is missing or of another type.
+            RecordError: the entry is missing or of another type.
         """
         if key not in self._content:
             raise self.damaged(f"{key!r} is missing")
         value = self._content[key]
         accepted = (*kinds, int) if float in kinds else kinds
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join("null" if kind is type(None) else _JSON_NAMES[kind] for kind in kinds)
-            raise self.damaged(f"{key!r} must be {wanted}, found {_short(value)}")
+            expected = " or ".join("null" if kind is type(None) else _JSON_NAMES[kind] for kind in kinds)
+            raise self.damaged(f"{key!r} must be {expected}, found {_short(value)}")
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.damaged(f"{key!r} is too large a number")
         return value
 
-    def take_if_there(self, key: str, default: Any, *kinds: type) -> Any:
-        """The same, but a missing entry has a default."""
+    def get_optional(self, key: str, default: Any, *kinds: type) -> Any:
+        """Return the entry's value as `take` does, or a default if it is missing."""
         return self.take(key, *kinds) if key in self._content else default
 
     def take_list(self, key: str, kind: type) -> list[Any]:
-        """A list whose items are all of one type.
+        """Return a list whose items are all of one type.
 
         Raises:
-            RecordError: it is missing or something else.
+            RecordError: the entry is missing or not such a list.
         """
         value: list[Any] = self.take(key, list)
         wrong = [item for item in value if not isinstance(item, kind) or isinstance(item, bool)]
@@ -105,15 +105,15 @@ class Entries:
         return value
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of strings."""
+        """Return a list of strings."""
         return tuple(self.take_list(key, str))
 
     def inside(self, key: str) -> Entries:
-        """An entry that is itself an object."""
+        """Return an entry that is itself an object."""
         return Entries(self.take(key, dict), f"{self._where}, {key!r},", self._made_by)
 
 
-_LARGEST = 10**300  # of whole numbers; a float can hold it
+_LARGEST = 10**300  # the largest accepted whole number, within the range of a float
 _JSON_NAMES = {
     str: "a text",
     int: "a whole number",
@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def finite(text: str) -> float:
-    """A JSON number; what Python reads beyond JSON (NaN, Infinity) or rounds to infinity is refused."""
+    """Parse a JSON number; reject NaN, Infinity and what rounds to infinity, which Python would accept."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is not a finite number")

@@ -1,8 +1,8 @@
-"""Random numbers: every choice that takes a seed draws from a stream of its own, and here all streams have names.
+"""Random number streams: every seeded choice draws from its own named stream.
 
-So one choice is independent of another with the same seed, and the same seed gives the same numbers in every release:
-a stream that is added gets a number that none has. What is drawn without a seed, such as the pictures of a folder that
-are kept for testing, is always the same.
+So choices with the same seed are independent of each other, and a seed gives the same numbers in every release: a new
+stream gets an unused number. Choices without a seed, such as which images of a folder are held out for testing, are
+always the same.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _PARTITION, _PARTICIPANTS, _LOCAL = 41, 42, 43
 
 
 def check_seed(seed: int) -> None:
-    """See that a seed is one.
+    """Check that a seed is valid.
 
     Raises:
-        UsageError: it is below 0.
+        UsageError: the seed is below 0.
     """
     if seed < 0:
         raise UsageError(f"the seed must be at least 0, not {seed}.")
@@ -46,37 +46,37 @@ def samples(seed: int) -> np.random.Generator:
 
 
 def subsets(seed: int, *group: int) -> np.random.Generator:
-    """Of which points of a group of samples the Betti numbers are, by what tells the group from others."""
+    """Which points of a group of samples each Betti number is computed from, by the numbers that identify the group."""
     return _stream(seed, _SUBSETS, *group)
 
 
 def signs(seed: int) -> np.random.Generator:
-    """Which signs elements of activations get in a sketch."""
+    """Signs of the elements of activations in a sketch."""
     return _stream(seed, _SIGNS)
 
 
 def layers(seed: int) -> np.random.Generator:
-    """Which layers the strategy ``random`` takes."""
+    """Which layers the strategy ``random`` selects."""
     return _stream(seed)
 
 
 def fisher(seed: int) -> np.random.Generator:
-    """Which samples Fisher information is of."""
+    """Which samples Fisher information is computed on."""
     return _stream(seed, _FISHER)
 
 
 def kept_pictures() -> np.random.Generator:
-    """Which pictures of a folder are kept for testing, so that no command tests on what another has trained on."""
+    """Which images of a folder are held out for testing, the same for all commands."""
     return np.random.default_rng(_TEST)
 
 
 def validation(seed: int) -> np.random.Generator:
-    """Which samples are kept for validation."""
+    """Which samples are held out for validation."""
     return _stream(seed, _VALIDATION)
 
 
 def epoch(seed: int, number: int) -> np.random.Generator:
-    """In which order an epoch goes through the samples."""
+    """The order of the samples in an epoch."""
     return _stream(seed, _EPOCH, number)
 
 
@@ -86,17 +86,17 @@ def view(seed: int, sample: int, number: int) -> np.random.Generator:
 
 
 def views(seed: int) -> np.random.Generator:
-    """With which of its views each sample begins."""
+    """Which of its views each sample starts with."""
     return _stream(seed, _VIEWS)
 
 
 def rate_search(seed: int, *part: int) -> np.random.Generator:
-    """Which samples a search for a learning rate trains on and is judged by."""
+    """Which samples a search for a learning rate trains on and is evaluated on."""
     return _stream(seed, _RATES, *part)
 
 
 def folds(seed: int) -> np.random.Generator:
-    """Which groups of samples are left out together where a head is fitted."""
+    """Which samples are left out together in cross-validation when a head is fitted."""
     return _stream(seed, _FOLDS)
 
 
@@ -106,7 +106,7 @@ def rows(seed: int) -> np.random.Generator:
 
 
 def partition(seed: int) -> np.random.Generator:
-    """How data is shared out among the clients of a fleet."""
+    """How data is distributed among the clients of a fleet."""
     return _stream(seed, _PARTITION)
 
 
@@ -116,22 +116,22 @@ def participants(seed: int, number: int, attempt: int) -> np.random.Generator:
 
 
 def local_order(seed: int, client: int, number: int, epoch: int) -> np.random.Generator:
-    """In which order a client of a fleet goes through its samples in an epoch of a round."""
+    """The order of a client's samples in an epoch of a round."""
     return _stream(seed, _LOCAL, client, number, epoch)
 
 
 def check_inputs(seed: int) -> np.random.Generator:
-    """Inputs that artifacts are checked and measured with."""
+    """Inputs for checking and measuring artifacts."""
     return _stream(seed)
 
 
 def check_labels(seed: int) -> np.random.Generator:
-    """Labels that artifacts are checked and measured with."""
+    """Labels for checking and measuring artifacts."""
     return _stream(seed, _LABELS)
 
 
 def gradient_point(seed: Sequence[int]) -> np.random.Generator:
-    """Values of the parameters where gradients are checked."""
+    """Parameter values at which gradients are checked."""
     return np.random.default_rng(seed)
 
 
@@ -146,5 +146,5 @@ def trial() -> np.random.Generator:
 
 
 def rounding() -> np.random.Generator:
-    """Which way the last bits of a model's numbers are moved."""
+    """Directions in which the last bits of a model's values are perturbed."""
     return np.random.default_rng(0)

@@ -1,7 +1,7 @@
-"""What results look like in Python: one line for `repr`, and a table for notebooks.
+"""Display of results in Python: one line for `repr`, and a table for notebooks.
 
-Names come from models that anyone may have made: they are cut where they are long, kept on one line, and escaped.
-A table has no colours of its own, so that it can be read in light and in dark notebooks.
+Names may come from untrusted models, so they are shortened, kept on one line, and escaped. Tables set no colours, so
+that they are readable in light and dark notebooks.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import PurePath
 from typing import Any
 
 MOST_NAMES = 3
-_MOST = 300  # characters of a repr
-_NAME, _CELL = 40, 120  # characters of a name in it; in a table
+_MOST = 300  # characters in a repr
+_NAME, _CELL = 40, 120  # characters of a name in a repr, and in a table cell
 _ROWS = 30
 
 
 def clipped(text: object, most: int = _NAME) -> str:
-    """A text on one line, its middle left out where it is longer than ``most``; of a path, the end tells most."""
+    """Return a text on one line; a text longer than ``most`` loses part of its middle and keeps more of its end."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
     if len(line) <= most:
         return line
@@ -29,9 +29,9 @@ def clipped(text: object, most: int = _NAME) -> str:
 
 
 def shortened(name: str, most: int = _NAME) -> str:
-    """A name in parts, from the left one after the other reduced to a letter until it fits: ``t.e.layers.11.dense``.
+    """Shorten a dotted name by reducing parts to a letter, from the left, until it fits: ``t.e.layers.11.dense``.
 
-    Numbers stay: they tell layers apart. What is still too long is `clipped`.
+    Numbers are kept because they distinguish layers. If the result is still too long, it is `clipped`.
     """
     parts = re.split(r"([./])", name)
     for at, part in enumerate(parts[:-1]):
@@ -43,16 +43,16 @@ def shortened(name: str, most: int = _NAME) -> str:
 
 
 def file_name(path: str) -> str:
-    """Of a path, the last part, for a `repr`; what is no path stays as it is."""
+    """Return the last part of a path, for a `repr`; other texts are unchanged."""
     return clipped(PurePath(path).name or path)
 
 
 def one_line(kind: object, *parts: str | None) -> str:
-    """``Kind(one, another)`` for `repr`, of at most 300 characters; parts that are None or empty are left out.
+    """Return ``Kind(one, another)`` for `repr`, at most 300 characters; parts that are None or empty are omitted.
 
     Args:
         kind: the object.
-        parts: what is said of it.
+        parts: texts that describe it.
     """
     inside = ", ".join(part for part in parts if part)
     room = _MOST - len(type(kind).__name__) - 2
@@ -60,7 +60,7 @@ def one_line(kind: object, *parts: str | None) -> str:
 
 
 def changed(options: Any) -> str:
-    """An options object as it is written down: what differs from the defaults.
+    """Return the `repr` of an options object, with the values that differ from the defaults.
 
     Args:
         options: an instance of a dataclass.
@@ -75,9 +75,9 @@ def changed(options: Any) -> str:
 
 
 def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
-    """The first names, and how many more there are.
+    """Return the first names, and how many more there are.
 
-    One more name is written out: it takes no more room than "and 1 more".
+    If only one more remains, it is written out: that is as short as "and 1 more".
     """
     if len(names) <= most + 1:
         return ", ".join(names)
@@ -85,12 +85,12 @@ def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """The same of names as they stand in models, for a `repr`."""
+    """Return the first names, shortened, and how many more there are, for a `repr`."""
     return listed([shortened(name) for name in names])
 
 
 def counted(count: int, what: str) -> str:
-    """``1 layer``, ``1,234 layers``."""
+    """Return a count with its noun: ``1 layer``, ``1,234 layers``."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
@@ -103,15 +103,16 @@ def html_table(
     ends: bool = False,
     what: str = "row",
 ) -> str:
-    """A table as HTML, everything escaped.
+    """Return a table as HTML, with everything escaped.
 
     Args:
-        title: above it.
-        headings: of the columns.
-        rows: their cells; numbers, and texts that begin like one, stand on the right. Of more than 30, 30 are shown.
-        lines: sentences below it.
-        ends: of many rows, show the first and the last; else the first.
-        what: a row is called, where some are left out.
+        title: the title above the table.
+        headings: headings of the columns.
+        rows: cells of each row; numbers, and texts that start with a digit, are right-aligned. At most 30 rows are
+            shown.
+        lines: sentences below the table.
+        ends: whether to show the first and last of too many rows instead of the first.
+        what: noun for a row in the text about omitted rows.
     """
     columns = range(len(headings))
     right = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in columns]

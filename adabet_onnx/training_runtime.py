@@ -1,4 +1,4 @@
-"""The one door to onnxruntime.training (release 1.19.2, the last one), which is imported without torch."""
+"""The only module that uses onnxruntime.training (release 1.19.2, the last one), which is imported without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import RuntimeMissingError
 
 
 class Api:
-    """The classes of onnxruntime.training that are used, imported."""
+    """The imported classes of onnxruntime.training."""
 
     def __init__(self) -> None:
         try:
@@ -42,7 +42,7 @@ def load() -> Api:
     """Import onnxruntime.training, once.
 
     Raises:
-        RuntimeMissingError: it is not installed, or in conflict with another package.
+        RuntimeMissingError: it is not installed, or conflicts with another package.
     """
     global _api
     if _api is None:
@@ -50,15 +50,15 @@ def load() -> Api:
         if not _has_training(ort):
             raise _missing("the installed onnxruntime is the inference package")
         _api = Api()
-        ort.set_default_logger_severity(4)  # what goes wrong is an exception as well
+        ort.set_default_logger_severity(4)  # errors also raise an exception
     return _api
 
 
 def need_runtime(backend: str) -> None:
-    """See that what a backend runs on is installed.
+    """Check that the runtime of a backend is installed.
 
     Raises:
-        RuntimeMissingError: it is not.
+        RuntimeMissingError: it is not installed.
     """
     if backend == "ort":
         load()
@@ -89,10 +89,10 @@ def _missing(reason: str) -> RuntimeMissingError:
 
 @contextlib.contextmanager
 def _importable() -> Iterator[None]:
-    """Make parts of ``onnxruntime.training`` importable without torch, which its __init__ needs and they do not.
+    """Make parts of ``onnxruntime.training`` importable without torch, which only its __init__ needs.
 
-    An empty package stands in for it. It stays where torch is missing (importing the real one would fail), and goes
-    again where torch is there, so that others can import the real one.
+    An empty package replaces it. The replacement stays if torch is missing (importing the real package would fail) and
+    is removed if torch is installed, so that other code can import the real one.
     """
     name = "onnxruntime.training"
     if name in sys.modules:
@@ -100,7 +100,7 @@ def _importable() -> Iterator[None]:
         return
     package = types.ModuleType(name)
     package.__path__ = [str(Path(runtime.onnxruntime().__file__).parent / "training")]
-    package.__doc__ = "Only the parts of onnxruntime.training that need no torch."
+    package.__doc__ = "The parts of onnxruntime.training that do not need torch."
     sys.modules[name] = package
     try:
         yield

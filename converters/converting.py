@@ -1,7 +1,7 @@
-"""What the converters share: their options, the comparison with the source, metadata, and the writing.
+"""Code shared by the converters: options, comparison with the source, metadata, and writing.
 
-A converter makes an ONNX graph its own way, then hands it to `finish` with a function that runs the source. Nothing
-is written before both have given the same output on the same inputs.
+A converter creates an ONNX graph in its own way, then passes it to `finish` with a function that runs the source.
+Nothing is written unless both give the same output on the same inputs.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from converting_names import restore_names
 OPSET = 17  # read by every onnxruntime that adabet-onnx supports
 IR_VERSION = 8
 TOLERANCE = 1e-4
-BATCHES = (2, 5)  # two sizes, so that a batch dimension that got fixed shows
+BATCHES = (2, 5)  # two sizes, to detect a batch dimension that became fixed
 METADATA = "adabet_onnx."  # prefix of the keys that adabet-onnx reads
-MOST_BYTES = 2_000_000_000  # protobuf ends at 2 GiB
-WITH_STATISTICS = 5  # inputs of a BatchNormalization
+MOST_BYTES = 2_000_000_000  # protobuf is limited to 2 GiB
 
 Feeds = dict[str, np.ndarray]
 
@@ -40,14 +39,14 @@ class ConversionError(Exception):
 
 
 @dataclass(frozen=True)
-class Input:
+class ModelInput:
     """An input of the model.
 
     Attributes:
-        name: in the graph.
-        shape: of one sample.
+        name: name in the graph.
+        shape: shape of one sample.
         dtype: NumPy's name of its type.
-        below: for integers, the first number that is too large.
+        below: for integers, the upper limit (exclusive).
         mask: whether it marks the real tokens of a sequence: ones, then zeros.
     """
 
@@ -58,7 +57,7 @@ class Input:
     mask: bool = False
 
     def random(self, batch: int, rng: np.random.Generator) -> np.ndarray:
-        """A batch of random samples: normal numbers, or integers from 0."""
+        """Return a batch of random samples: normally distributed numbers, or integers from 0."""
         if self.mask:
             lengths = rng.integers(1, self.shape[0] + 1, (batch, 1))
             return (np.arange(self.shape[0]) < lengths).astype(self.dtype)
@@ -68,60 +67,60 @@ class Input:
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser with the options that all converters have.
+    """Return a parser with the options that all converters have.
 
     Args:
         doc: the script's docstring, which --help shows.
     """
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("-o", "--output", type=Path, required=True, help="the ONNX file to write")
-    group = made.add_argument_group("what adabet-onnx will read in the file")
+    argparser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    argparser.add_argument("-o", "--output", type=Path, required=True, help="the ONNX file to write")
+    group = argparser.add_argument_group("metadata that adabet-onnx reads from the file")
     group.add_argument(
-        "--mean", type=_numbers, help="of images times --scale: one number, or one per channel (0.485,...)"
+        "--mean", type=_numbers, help="mean of images after --scale: one number, or one per channel (0.485,...)"
     )
-    group.add_argument("--std", type=_numbers, help="likewise")
-    group.add_argument("--scale", type=float, help="images become input as (x * scale - mean) / std (default 1/255)")
-    group.add_argument("--classes", help="names of the outputs: a text file with one a line, or cat,dog,...")
-    check = made.add_argument_group("the comparison with the source")
+    group.add_argument("--std", type=_numbers, help="standard deviation, in the same form")
+    group.add_argument("--scale", type=float, help="scale of images; input = (x * scale - mean) / std (default 1/255)")
+    group.add_argument("--classes", help="names of the outputs: a text file with one per line, or cat,dog,...")
+    check = argparser.add_argument_group("the comparison with the source")
     check.add_argument(
-        "--sample", type=Path, help=".npy or .npz (x or one array per input): compare on these inputs too"
+        "--sample", type=Path, help=".npy or .npz (x or one array per input) with inputs to compare on too"
     )
     check.add_argument(
         "--tolerance",
         type=float,
         default=TOLERANCE,
-        help="largest difference, as a share of the largest output (default %(default)g)",
+        help="largest allowed difference, relative to the largest output (default %(default)g)",
     )
-    check.add_argument("--seed", type=int, default=0, help="of the random inputs (default %(default)d)")
-    return made
+    check.add_argument("--seed", type=int, default=0, help="seed of the random inputs (default %(default)d)")
+    return argparser
 
 
-def parse(made: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse, and check what can be checked before a framework is loaded."""
-    options = made.parse_args(arguments)
+def parse(argparser: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the arguments, and check all that can be checked before a framework is loaded."""
+    options = argparser.parse_args(arguments)
     if options.output.is_dir():
-        made.error(f"--output {options.output} is a folder; give the name of a file, such as model.onnx")
+        argparser.error(f"--output {options.output} is a folder; give the name of a file, such as model.onnx")
     if not options.tolerance > 0:
-        made.error(f"--tolerance must be above 0, not {options.tolerance:g}")
+        argparser.error(f"--tolerance must be above 0, not {options.tolerance:g}")
     if options.std is not None and 0 in options.std:
-        made.error("--std must not be 0")
+        argparser.error("--std must not be 0")
     if options.scale is not None and not (math.isfinite(options.scale) and options.scale):
-        made.error("--scale must be a number other than 0")
+        argparser.error("--scale must be a number other than 0")
     if options.sample is not None and not options.sample.is_file():
-        made.error(f"--sample {options.sample} does not exist or is not a file")
-    options.classes = _classes(options.classes, made)
+        argparser.error(f"--sample {options.sample} does not exist or is not a file")
+    options.classes = _classes(options.classes, argparser)
     return options
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main function; a failure becomes a sentence on stderr and exit code 1."""
-    warnings.simplefilter("ignore")  # of frameworks, about their own insides
+    """Run a script's main function; a failure becomes a message on stderr and exit code 1."""
+    warnings.simplefilter("ignore")  # warnings of frameworks about their own internals
     try:
         main()
     except ConversionError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except Exception as error:  # a traceback through a framework helps nobody who converts a model
+    except Exception as error:  # a traceback through a framework does not help users
         print(f"Error: {type(error).__name__}: {' '.join(str(error).split())[:600]}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
@@ -140,37 +139,37 @@ def failing(what: str) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A line for the user, on stderr."""
+    """Print a line for the user on stderr."""
     print(text, file=sys.stderr)
 
 
 def finish(
     proto: onnx.ModelProto,
-    inputs: list[Input],
+    inputs: list[ModelInput],
     reference: Callable[[Feeds], np.ndarray],
     named: Feeds,
     options: argparse.Namespace,
     view: Callable[[np.ndarray], np.ndarray] = np.asarray,
     batches: tuple[int, ...] = BATCHES,
 ) -> None:
-    """Give parameters their names, compare with the source, write metadata and file, and say what was kept.
+    """Restore parameter names, compare with the source, write metadata and file, and report what was kept.
 
     Args:
         proto: the graph.
         inputs: its inputs, in any order.
-        reference: runs the source on a batch of inputs and gives its first output.
+        reference: function that runs the source on a batch of inputs and returns its first output.
         named: the source's parameters by name, from which lost names are restored.
-        options: of `parse`.
-        view: makes of the graph's output what ``reference`` gives (probabilities of logits).
-        batches: sizes of the random batches; one, where the source itself takes only that.
+        options: the result of `parse`.
+        view: function that converts the graph's output to the form of ``reference`` (logits to probabilities).
+        batches: sizes of the random batches; a single one if the source has a fixed batch size.
 
     Raises:
         ConversionError: the graph is not valid, its output differs from the source's, or it cannot be written.
     """
     restore_names(proto, named)
     if proto.ByteSize() >= MOST_BYTES:
-        raise ConversionError(f"the model has {proto.ByteSize() / 1e9:.1f} GB; adabet-onnx takes models below 2 GB.")
-    with failing("the graph that was made is not valid ONNX"):
+        raise ConversionError(f"the model has {proto.ByteSize() / 1e9:.1f} GB; adabet-onnx needs models below 2 GB.")
+    with failing("the converted graph is not valid ONNX"):
         onnx.checker.check_model(proto, full_check=True)
     worst, shape = compare(proto, inputs, reference, options, view, batches)
     _write_metadata(proto, options, shape[-1])
@@ -180,21 +179,21 @@ def finish(
 
 def compare(
     proto: onnx.ModelProto,
-    inputs: list[Input],
+    inputs: list[ModelInput],
     reference: Callable[[Feeds], np.ndarray],
     options: argparse.Namespace,
     view: Callable[[np.ndarray], np.ndarray] = np.asarray,
     batches: tuple[int, ...] = BATCHES,
 ) -> tuple[float, tuple[int, ...]]:
-    """Run both on the same inputs.
+    """Run the graph and the source on the same inputs.
 
     Returns:
-        The largest difference as a share of the largest output, and the output's shape.
+        The largest difference relative to the largest output, and the output's shape.
 
     Raises:
-        ConversionError: it is above the tolerance, shapes differ, or an output is not finite.
+        ConversionError: the difference is above the tolerance, shapes differ, or an output is not finite.
     """
-    with failing("ONNX Runtime cannot load the graph that was made"):
+    with failing("ONNX Runtime cannot load the converted graph"):
         quiet = onnxruntime.SessionOptions()
         quiet.log_severity_level = 3
         session = onnxruntime.InferenceSession(proto.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
@@ -203,23 +202,23 @@ def compare(
     if options.sample is not None:
         trials.append((str(options.sample), _sample(options.sample, inputs)))
     worst, shape = 0.0, ()
-    for what, feeds in trials:
-        with failing(f"{what}: the source model fails"):
+    for trial, feeds in trials:
+        with failing(f"{trial}: the source model fails"):
             expected = np.asarray(reference(feeds))
-        with failing(f"{what}: the ONNX model fails"):
-            found = session.run(None, feeds)[0]
-        shape, found = found.shape, view(found)
-        if found.shape != expected.shape:
-            raise ConversionError(f"{what}: the source gives shape {expected.shape}, the ONNX model {found.shape}.")
+        with failing(f"{trial}: the ONNX model fails"):
+            output = session.run(None, feeds)[0]
+        shape, output = output.shape, view(output)
+        if output.shape != expected.shape:
+            raise ConversionError(f"{trial}: the source gives shape {expected.shape}, the ONNX model {output.shape}.")
         if not np.isfinite(expected).all():
             raise ConversionError(
-                f"{what}: the source's own output has NaN or infinite values, so nothing can be compared."
+                f"{trial}: the source's own output has NaN or infinite values, so nothing can be compared."
             )
         largest = float(np.abs(expected).max()) or 1.0
-        difference = float(np.abs(found.astype(np.float64) - expected).max()) / largest
+        difference = float(np.abs(output.astype(np.float64) - expected).max()) / largest
         if not difference <= options.tolerance:
             raise ConversionError(
-                f"{what}: the ONNX model's output differs from the source's by {difference:.2g} of the largest output "
+                f"{trial}: the ONNX model's output differs from the source's by {difference:.2g} of the largest output "
                 f"({largest:.3g}), more than --tolerance {options.tolerance:g}. Nothing was written."
             )
         worst = max(worst, difference)
@@ -233,36 +232,36 @@ def _numbers(text: str) -> list[float]:
     return numbers
 
 
-def _classes(text: str | None, made: argparse.ArgumentParser) -> list[str] | None:
+def _classes(text: str | None, argparser: argparse.ArgumentParser) -> list[str] | None:
     if text is None:
         return None
     try:
         parts = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else text.split(",")
     except (OSError, ValueError) as error:
-        made.error(f"--classes {text} cannot be read: {error}")
+        argparser.error(f"--classes {text} cannot be read: {error}")
     names = [part.strip() for part in parts if part.strip()]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if not names or repeated:
-        made.error(f"--classes: {f'{repeated[0]!r} is there twice' if repeated else 'there are no names'}")
+        argparser.error(f"--classes: {f'{repeated[0]!r} is there twice' if repeated else 'there are no names'}")
     return names
 
 
-def _sample(path: Path, inputs: list[Input]) -> Feeds:
+def _sample(path: Path, inputs: list[ModelInput]) -> Feeds:
     with failing(f"--sample {path} cannot be read"):
         loaded = np.load(path, allow_pickle=False)
         arrays = {key: loaded[key] for key in loaded.files} if hasattr(loaded, "files") else {"x": loaded}
     if len(inputs) == 1 and inputs[0].name not in arrays and "x" in arrays:
         arrays[inputs[0].name] = arrays["x"]
     feeds = {}
-    for wanted in inputs:
-        if wanted.name not in arrays:
-            raise ConversionError(f"--sample {path} has no array {wanted.name}; it has {', '.join(sorted(arrays))}.")
-        array = arrays[wanted.name]
-        if array.shape[1:] != wanted.shape:
+    for expected in inputs:
+        if expected.name not in arrays:
+            raise ConversionError(f"--sample {path} has no array {expected.name}; it has {', '.join(sorted(arrays))}.")
+        array = arrays[expected.name]
+        if array.shape[1:] != expected.shape:
             raise ConversionError(
-                f"--sample {path}: samples of {wanted.name} have shape {array.shape[1:]}, not {wanted.shape}."
+                f"--sample {path}: samples of {expected.name} have shape {array.shape[1:]}, not {expected.shape}."
             )
-        feeds[wanted.name] = array.astype(wanted.dtype)
+        feeds[expected.name] = array.astype(expected.dtype)
     return feeds
 
 
@@ -283,17 +282,17 @@ def _write_metadata(proto: onnx.ModelProto, options: argparse.Namespace, outputs
 
 
 def _write(proto: onnx.ModelProto, path: Path) -> None:
-    """Write beside, then rename: there is never half a file under the name."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write atomically: to a temporary file next to the path, which is then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(proto.SerializeToString())
-        os.replace(beside, path)
+        temporary.write_bytes(proto.SerializeToString())
+        os.replace(temporary, path)
     except OSError as error:
         raise ConversionError(f"cannot write {path}: {error.strerror}.") from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def _report(proto: onnx.ModelProto, named: Feeds, worst: float, options: argparse.Namespace) -> None:
@@ -308,5 +307,5 @@ def _report(proto: onnx.ModelProto, named: Feeds, worst: float, options: argpars
         f"{options.output}: {norms} batch normalisations, {len(names & set(named))} of {len(named)} parameters by name"
     )
     if unnamed:
-        print(f"  not among the source's: {', '.join(unnamed[:5])}{' ...' if len(unnamed) > 5 else ''}")
+        print(f"  not in the source: {', '.join(unnamed[:5])}{' ...' if len(unnamed) > 5 else ''}")
     print(f"  largest difference from the source: {worst:.2g} of the largest output")

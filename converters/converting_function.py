@@ -1,4 +1,4 @@
-"""What a user names on the command line: the function that makes the model, its arguments, the shapes of inputs."""
+"""Parsing of what a user names on the command line: the function for the model, its arguments, and input shapes."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from converting import ConversionError, Input, failing
+from converting import ConversionError, ModelInput, failing
 
 
 def make(target: str, arguments: dict[str, Any], ready: Callable[[Any], bool]) -> Any:
-    """Import what a user names, and call it with the arguments, unless it is what is wanted.
+    """Import the named object, and call it with the arguments unless it already is a model.
 
     Args:
-        target: package.module:name or file.py:name, looked for in the current folder first.
-        arguments: for the call.
-        ready: whether a thing is a model already.
+        target: package.module:name or file.py:name, searched for in the current folder first.
+        arguments: arguments of the call.
+        ready: function that returns whether an object already is a model.
 
     Raises:
-        ConversionError: it cannot be imported, is not there, cannot be called, or fails.
+        ConversionError: the object cannot be imported, does not exist, cannot be called, or the call fails.
     """
-    where, _, name = target.rpartition(":")
+    module_name, _, name = target.rpartition(":")
     sys.path.insert(0, os.getcwd())
-    with failing(f"{where} cannot be imported"):
-        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    with failing(f"{module_name} cannot be imported"):
+        module = (
+            _import_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
+        )
     factory: Any = module
     for part in name.split("."):
         if not hasattr(factory, part):
-            there = ", ".join(entry for entry in vars(module) if not entry.startswith("_"))
-            raise ConversionError(f"{where} has no {name}; it has {there[:300]}.")
+            names = ", ".join(entry for entry in vars(module) if not entry.startswith("_"))
+            raise ConversionError(f"{module_name} has no {name}; it has {names[:300]}.")
         factory = getattr(factory, part)
     if ready(factory):
         return factory
     if not callable(factory):
-        raise ConversionError(f"{target} is {type(factory).__name__}, neither a model nor something that makes one.")
+        raise ConversionError(f"{target} is {type(factory).__name__}, neither a model nor a function that returns one.")
     with failing(f"{target}({', '.join(f'{key}={value!r}' for key, value in arguments.items())}) fails"):
         return factory(**arguments)
 
 
-def read_input(text: str, index: int, made: argparse.ArgumentParser) -> Input:
+def read_input(text: str, index: int, argparser: argparse.ArgumentParser) -> ModelInput:
     """Parse [name=]3,224,224[:dtype[:below]]."""
     match = re.fullmatch(r"(?:(\w+)=)?([\d,x]*)(?::(float32|int64|int32)(?::(\d+))?)?", text)
     extents = [int(part) for part in re.split(r"[,x]", match[2]) if part] if match else []
     if match is None or 0 in extents or (match[4] and int(match[4]) < 1):
-        made.error(f"--input {text}: write one sample's shape, such as 3,224,224 or tokens=16:int64:1000")
+        argparser.error(f"--input {text}: write one sample's shape, such as 3,224,224 or tokens=16:int64:1000")
     name = match[1] or ("input" if index == 0 else f"input{index}")
-    return Input(name, tuple(extents), match[3] or "float32", int(match[4] or 2))
+    return ModelInput(name, tuple(extents), match[3] or "float32", int(match[4] or 2))
 
 
-def read_argument(text: str, made: argparse.ArgumentParser) -> tuple[str, Any]:
-    """Parse NAME=VALUE; a value that is no JSON is text."""
+def read_argument(text: str, argparser: argparse.ArgumentParser) -> tuple[str, Any]:
+    """Parse NAME=VALUE; a value that is not JSON is text."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
-        made.error(f"--arg {text}: write NAME=VALUE, such as num_classes=10")
+        argparser.error(f"--arg {text}: write NAME=VALUE, such as num_classes=10")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -67,7 +69,7 @@ def read_argument(text: str, made: argparse.ArgumentParser) -> tuple[str, Any]:
 
 
 def _import_file(path: Path) -> Any:
-    """A module from a file of any name."""
+    """Import a module from a file of any name."""
     if not path.is_file():
         raise ConversionError(f"{path} does not exist or is not a file.")
     sys.path.insert(0, str(path.resolve().parent))

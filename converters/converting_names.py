@@ -1,4 +1,4 @@
-"""Giving parameters the names that they have in the source, where an exporter lost them."""
+"""Restoring the parameter names of the source after an exporter has lost them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from onnx import numpy_helper
 
 
 def restore_names(proto: onnx.ModelProto, named: dict[str, np.ndarray]) -> None:
-    """Rename initializers, in place, that hold a source parameter's values under another name.
+    """Rename, in place, initializers that have the values of a source parameter under another name.
 
-    A transposed or reshaped copy counts as the same. Where several parameters hold the same values (fresh biases), the
-    initializer's own name or its neighbours on the node decide, and if they do not, it keeps the name it has.
+    A transposed or reshaped copy counts as the same. If several parameters have the same values (fresh biases), the
+    initializer's own name or its neighbours on the node decide; if they do not, it keeps its name.
     """
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     by_value: dict[tuple[int, str], list[str]] = {}
@@ -42,10 +42,10 @@ def restore_names(proto: onnx.ModelProto, named: dict[str, np.ndarray]) -> None:
 
 
 def _choose(old: str, candidates: list[str], neighbours: list[str]) -> str | None:
-    """The one candidate whose module the old name mentions, or whose module has a parameter on the same node."""
+    """Return the only candidate whose module is part of the old name, or has a parameter on the same node."""
     mentioned = [name for name in candidates if _module(name) and f"/{_module(name)}/" in f"/{old}/"]
-    beside = [name for name in candidates if _module(name) in {_module(neighbour) for neighbour in neighbours}]
-    return next((found[0] for found in (mentioned, beside) if len(found) == 1), None)
+    on_node = [name for name in candidates if _module(name) in {_module(neighbour) for neighbour in neighbours}]
+    return next((names[0] for names in (mentioned, on_node) if len(names) == 1), None)
 
 
 def _module(name: str) -> str:
@@ -60,6 +60,6 @@ def _neighbours(proto: onnx.ModelProto, name: str, renamed: dict[str, str]) -> l
 
 
 def _digest(array: np.ndarray) -> tuple[int, str]:
-    """The same for two arrays that hold the same numbers, in whatever order."""
+    """Return a digest that is equal for arrays with the same numbers in any order."""
     flat = np.sort(np.asarray(array, np.float32).ravel())
     return flat.size, hashlib.sha256(flat.tobytes()).hexdigest()

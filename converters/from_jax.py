@@ -2,23 +2,25 @@
 # requires-python = ">=3.11"
 # dependencies = ["flax>=0.12", "jax>=0.8.1", "jax2onnx>=0.17", "numpy>=1.26", "onnx>=1.20", "onnxruntime>=1.24"]
 # ///
-"""Convert a Flax model, or a function of JAX with its parameters, to ONNX, parameter names kept.
+"""Convert a Flax model, or a JAX function with its parameters, to ONNX, keeping parameter names.
 
   uv run converters/from_jax.py package.module:function --input 32,32,3 -o model.onnx
   uv run converters/from_jax.py my_net.py:load --arg path=weights.npz --input 32,32,3 -o model.onnx
 
 or with pip: pip install flax jax jax2onnx numpy onnx onnxruntime; python converters/from_jax.py ...
-What your own code imports comes with uv run --with orbax-checkpoint ..., or from the environment that has it.
+For packages that your own code imports, use uv run --with orbax-checkpoint ..., or an environment that has them.
 
-The function is looked for in the current folder first, and its code runs. It returns the trained model, weights loaded:
+The function is searched for in the current folder first, and its code runs. It returns the trained model with its
+weights loaded:
 
   an nnx.Module, which is put into evaluation mode;
-  (module, variables) of flax.linen, which is called as module.apply(variables, x): where it takes an argument such as
-    train, give (functools.partial(module.apply, train=False), variables);
-  (function, parameters) of JAX, called as function(parameters, x), parameters being any tree of arrays.
+  (module, variables) of flax.linen, called as module.apply(variables, x): if it takes an argument such as train,
+    return (functools.partial(module.apply, train=False), variables);
+  (function, parameters) of JAX, called as function(parameters, x), where parameters is any tree of arrays.
 
-An input is one sample's shape, without the batch, channels last for images: 32,32,3. Others than float32, and names,
-are written out: tokens=16:int32:1000 is 16 integers below 1000. Give --input once per input, in the arguments' order.
+An input is one sample's shape, without the batch, channels last for images: 32,32,3. Names, and types other than
+float32, are given explicitly: tokens=16:int32:1000 is 16 integers below 1000. Give --input once per input, in the
+order of the arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from converting import (
     OPSET,
     ConversionError,
     Feeds,
-    Input,
+    ModelInput,
     failing,
     finish,
     parse,
@@ -56,21 +58,25 @@ NORMALISATIONS = ("BatchNormalization", "LayerNormalization", "InstanceNormaliza
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make, convert, compare, write."""
-    made = parser(__doc__ or "")
-    made.add_argument("model", help="package.module:name or file.py:name")
-    made.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="for the function; JSON or text")
-    made.add_argument("--input", action="append", default=[], metavar="SHAPE", help="[name=]32,32,3[:dtype[:below]]")
-    options = parse(made, arguments)
-    inputs = [read_input(text, index, made) for index, text in enumerate(options.input)]
+    """Build, convert, compare and write."""
+    argparser = parser(__doc__ or "")
+    argparser.add_argument("model", help="package.module:name or file.py:name")
+    argparser.add_argument(
+        "--arg", action="append", default=[], metavar="NAME=VALUE", help="argument of the function; JSON or text"
+    )
+    argparser.add_argument(
+        "--input", action="append", default=[], metavar="SHAPE", help="[name=]32,32,3[:dtype[:below]]"
+    )
+    options = parse(argparser, arguments)
+    inputs = [read_input(text, index, argparser) for index, text in enumerate(options.input)]
     if ":" not in options.model:
-        made.error(f"{options.model}: give package.module:name or file.py:name")
+        argparser.error(f"{options.model}: give package.module:name or file.py:name")
     if not inputs:
-        made.error("--input is missing: one sample's shape, such as --input 32,32,3")
+        argparser.error("--input is missing: one sample's shape, such as --input 32,32,3")
     if any(each.dtype == "int64" for each in inputs):
-        made.error("--input: JAX's integers are int32; write tokens=16:int32:1000")
-    arguments_of = dict(read_argument(text, made) for text in options.arg)
-    logging.disable(logging.WARNING)  # jax2onnx logs its own insides
+        argparser.error("--input: JAX's integers are int32; write tokens=16:int32:1000")
+    arguments_of = dict(read_argument(text, argparser) for text in options.arg)
+    logging.disable(logging.WARNING)  # jax2onnx logs its own internals
     function, named = build(options.model, arguments_of)
     check_output(function, inputs)
     proto = convert(function, inputs)
@@ -85,11 +91,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build(target: str, arguments: dict[str, Any]) -> tuple[Callable[..., Any], Feeds]:
-    """What the user's function gives, as a function of the inputs alone, and its parameters by name."""
+    """Call the user's function; return a function of the inputs alone, and the parameters by name."""
     from flax import linen, nnx
 
-    def ready(found: Any) -> bool:
-        return isinstance(found, (nnx.Module, tuple))
+    def ready(candidate: Any) -> bool:
+        return isinstance(candidate, (nnx.Module, tuple))
 
     model = make(target, arguments, ready)
     if isinstance(model, nnx.Module):
@@ -97,7 +103,7 @@ def build(target: str, arguments: dict[str, Any]) -> tuple[Callable[..., Any], F
         return model, flatten(nnx.to_pure_dict(nnx.state(model)))
     if isinstance(model, linen.Module):
         raise ConversionError(
-            f"{target} gave a module of flax.linen without its variables: return (module, variables)."
+            f"{target} returned a flax.linen module without its variables: return (module, variables)."
         )
     if isinstance(model, tuple) and len(model) == 2:
         call, parameters = model
@@ -106,26 +112,26 @@ def build(target: str, arguments: dict[str, Any]) -> tuple[Callable[..., Any], F
         if callable(call):
             return lambda *x: call(parameters, *x), flatten_variables(parameters)
     if callable(model):
-        say(f"{target} gave a function without parameters: what it computes with has no names.")
+        say(f"{target} returned a function without parameters: its weights will have no names.")
         return model, {}
     raise ConversionError(
-        f"{target} gave {type(model).__name__}; an nnx.Module, (module, variables) or (function, parameters) is wanted."
+        f"{target} returned {type(model).__name__}, not an nnx.Module, (module, variables) or (function, parameters)."
     )
 
 
 def flatten(tree: Any) -> Feeds:
-    """Floating-point arrays of a tree by their path: block/conv/kernel."""
+    """Return the floating-point arrays of a tree by their path: block/conv/kernel."""
     import jax
 
-    found = {}
+    arrays = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if hasattr(leaf, "dtype") and str(leaf.dtype) in ("float32", "float64"):
-            found[jax.tree_util.keystr(path, simple=True, separator="/")] = np.asarray(leaf, np.float32)
-    return found
+            arrays[jax.tree_util.keystr(path, simple=True, separator="/")] = np.asarray(leaf, np.float32)
+    return arrays
 
 
 def flatten_variables(tree: Any) -> Feeds:
-    """Likewise; of flax.linen's variables without the collection's name (params/), where names stay different."""
+    """Return the arrays by path; for flax.linen without the collection's name (params/), if names stay unique."""
     full = flatten(tree)
     collections = {name.split("/")[0] for name in full}
     if "params" not in collections or not all("/" in name for name in full):
@@ -134,8 +140,8 @@ def flatten_variables(tree: Any) -> Feeds:
     return {name if short[name.split("/", 1)[1]] > 1 else name.split("/", 1)[1]: full[name] for name in full}
 
 
-def check_output(function: Callable[..., Any], inputs: list[Input]) -> None:
-    """See, without computing anything, that the model takes these inputs and gives one array.
+def check_output(function: Callable[..., Any], inputs: list[ModelInput]) -> None:
+    """Check, without computing anything, that the model accepts these inputs and returns one array.
 
     Raises:
         ConversionError: it does not.
@@ -150,14 +156,16 @@ def check_output(function: Callable[..., Any], inputs: list[Input]) -> None:
         raise ConversionError(f"the model gives {len(outputs)} arrays: return a function that gives one, the logits.")
     shape = tuple(outputs[0].shape)
     if shape[:1] != (batch,):
-        raise ConversionError(f"for a batch of {batch} the model gives shape {shape}: the batch has to come first.")
+        raise ConversionError(
+            f"for a batch of {batch} the model gives shape {shape}: the batch must be the first axis."
+        )
 
 
-def convert(function: Callable[..., Any], inputs: list[Input]) -> onnx.ModelProto:
-    """Convert with jax2onnx, with normalisations as nodes of their own, at the first opset whose operators do.
+def convert(function: Callable[..., Any], inputs: list[ModelInput]) -> onnx.ModelProto:
+    """Convert with jax2onnx, with normalisations as separate nodes, at the first opset that gives a valid graph.
 
     Raises:
-        ConversionError: jax2onnx cannot, or what it makes is not valid.
+        ConversionError: jax2onnx cannot convert the model.
     """
     import jax2onnx
 
@@ -174,29 +182,29 @@ def convert(function: Callable[..., Any], inputs: list[Input]) -> onnx.ModelProt
         except Exception as error:  # jax2onnx and JAX raise many kinds
             text = " ".join(str(error).split())[:600]
             hint = ""
-            if "positional argument" in text:  # its stand-ins for Flax's functions take less than these do
-                hint = " jax2onnx wants arguments of Flax's functions by name: max_pool(x, window_shape=(2, 2), ...)."
+            if "positional argument" in text:  # its replacements of Flax's functions accept fewer arguments
+                hint = " jax2onnx needs arguments of Flax's functions by name: max_pool(x, window_shape=(2, 2), ...)."
             raise ConversionError(
                 f"jax2onnx cannot convert the model: {type(error).__name__}: {text}.{hint}"
             ) from error
         proto.ir_version = min(proto.ir_version, IR_VERSION if opset <= OPSET else LATER_IR_VERSION)
         try:
             onnx.checker.check_model(proto, full_check=True)
-        except Exception:  # it writes some operators in a newer form than the opset has
+        except Exception:  # some operators are written in a form that is too new for the opset
             continue
         return proto
-    return proto  # `finish` says what is wrong
+    return proto  # `finish` reports the error
 
 
-def batch_of(each: Input, size: int | str) -> Any:
-    """The shape and type of a batch of an input."""
+def batch_of(each: ModelInput, size: int | str) -> Any:
+    """Return the shape and type of a batch of an input."""
     import jax
 
     return jax.ShapeDtypeStruct((size, *each.shape), each.dtype)
 
 
 def join_biases(proto: onnx.ModelProto, named: Feeds) -> None:
-    """Take in, in place, the Add of a bias that follows a Gemm whose own is zeros: x @ w + b is one layer."""
+    """Merge, in place, the Add of a bias into the Gemm before it, if its own bias is zeros: x @ w + b is one layer."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
@@ -219,16 +227,16 @@ def join_biases(proto: onnx.ModelProto, named: Feeds) -> None:
 
 
 def name_fillers(proto: onnx.ModelProto, named: set[str]) -> None:
-    """Name, in place, the ones and zeros that a normalisation has for a scale or bias that its layer does without."""
+    """Name, in place, the ones and zeros of a normalisation whose layer has no scale or bias."""
     uses = Counter(value for node in proto.graph.node for value in node.input)
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         layer = next((name.rpartition("/")[0] for name in node.input[1:] if name in named), "")
         if node.op_type not in NORMALISATIONS or not layer:
             continue
-        for position, what in zip((1, 2), ("scale", "bias"), strict=True):
+        for position, role in zip((1, 2), ("scale", "bias"), strict=True):
             old = node.input[position] if position < len(node.input) else ""
-            new = f"{layer}/{what}"
+            new = f"{layer}/{role}"
             if old in tensors and old not in named and uses[old] == 1 and new not in tensors:
                 tensors[old].name = node.input[position] = new
 

@@ -5,7 +5,7 @@
 #   "tensorflow-cpu>=2.16; sys_platform != 'darwin'", "tensorflow>=2.16; sys_platform == 'darwin'",
 # ]
 # ///
-"""Convert a Keras model or a SavedModel of TensorFlow to ONNX, its batch normalisations and variable names kept.
+"""Convert a Keras model or a TensorFlow SavedModel to ONNX, keeping batch normalisations and variable names.
 
   uv run converters/from_keras.py model.keras -o model.onnx
   uv run converters/from_keras.py model.h5 -o model.onnx
@@ -13,12 +13,12 @@
 
 or with pip: pip install keras numpy onnx onnxruntime tensorflow-cpu tf2onnx; python converters/from_keras.py ...
 
-A .keras or .h5 file is loaded without running code in it (safe mode); layers of your own are found if --import names
-the module that registers them. A SavedModel is a program of its own: convert only those that you trust.
+A .keras or .h5 file is loaded without running code in it (safe mode); for custom layers, --import names the module that
+registers them. A SavedModel is a program: convert only those that you trust.
 
-Variables stay outside of the graph until it is converted, so that nothing is folded into them or merged; a batch
+Variables stay outside the graph until it is converted, so that nothing is folded into them or merged; a batch
 normalisation that Keras 3 writes as arithmetic becomes one node again. Images keep their layout (N, height, width,
-channels); adabet-onnx takes either.
+channels); adabet-onnx accepts either layout.
 """
 
 from __future__ import annotations
@@ -32,36 +32,39 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from converting import IR_VERSION, OPSET, ConversionError, Feeds, Input, failing, finish, parse, parser, run
+from converting import IR_VERSION, OPSET, ConversionError, Feeds, ModelInput, failing, finish, parse, parser, run
+from keras_normalisations import fold, fuse_images, fuse_others
 from onnx import numpy_helper
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it rounds otherwise, and says so on every start
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it rounds differently, and logs that on every start
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 LOOPS = ("While", "StatelessWhile")
-FOLDED = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")  # what may stand between a variable and its node
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Load, convert, compare, write."""
-    made = parser(__doc__ or "")
-    made.add_argument("model", type=Path, help="a .keras or .h5 file, or a SavedModel folder")
-    made.add_argument("--shape", help="one sample's shape, such as 224,224,3, where the model leaves it open")
-    made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help="your own layers")
-    made.add_argument("--signature", default="serving_default", help="of a SavedModel (default %(default)s)")
-    options = parse(made, arguments)
+    """Load, convert, compare and write."""
+    argparser = parser(__doc__ or "")
+    argparser.add_argument("model", type=Path, help="a .keras or .h5 file, or a SavedModel folder")
+    argparser.add_argument("--shape", help="one sample's shape, such as 224,224,3, if it is dynamic in the model")
+    argparser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE", help="module with custom layers"
+    )
+    argparser.add_argument(
+        "--signature", default="serving_default", help="signature of a SavedModel (default %(default)s)"
+    )
+    options = parse(argparser, arguments)
     shape = None
     if options.shape is not None:
         if not all(part.isdigit() and int(part) for part in options.shape.split(",")):
-            made.error(f"--shape {options.shape}: write numbers with commas, such as 224,224,3")
+            argparser.error(f"--shape {options.shape}: write numbers with commas, such as 224,224,3")
         shape = tuple(int(part) for part in options.shape.split(","))
     logging.disable(logging.WARNING)
     sys.path.insert(0, os.getcwd())
@@ -73,13 +76,15 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.model.is_file():
         function, inputs, reference = from_file(options.model, shape)
     else:
-        made.error(f"{options.model} is neither a .keras or .h5 file nor a SavedModel folder (with saved_model.pb)")
+        argparser.error(
+            f"{options.model} is neither a .keras or .h5 file nor a SavedModel folder (with saved_model.pb)"
+        )
     proto, named = convert(function, inputs)
     finish(proto, inputs, reference, named, options)
 
 
-def from_file(path: Path, shape: tuple[int, ...] | None) -> tuple[Any, list[Input], Callable[[Feeds], np.ndarray]]:
-    """A Keras model as a function of TensorFlow, its inputs, and how to run it."""
+def from_file(path: Path, shape: tuple[int, ...] | None) -> tuple[Any, list[ModelInput], Callable[[Feeds], np.ndarray]]:
+    """Load a Keras model; return a TensorFlow function, its inputs, and a function that runs it."""
     import keras
     import tensorflow as tf
 
@@ -87,7 +92,7 @@ def from_file(path: Path, shape: tuple[int, ...] | None) -> tuple[Any, list[Inpu
         model = keras.saving.load_model(path, compile=False)
     specs = list(getattr(model, "inputs", None) or [])
     if not specs and shape is None:
-        raise ConversionError(f"{path} does not say its input's shape: give --shape.")
+        raise ConversionError(f"{path} does not define its input's shape: give --shape.")
     if not specs:
         specs = [keras.KerasTensor((None, *shape), name="input")]
     inputs = [input_of(spec.name, spec.shape, spec.dtype, shape if len(specs) == 1 else None) for spec in specs]
@@ -105,8 +110,8 @@ def from_file(path: Path, shape: tuple[int, ...] | None) -> tuple[Any, list[Inpu
 
 def from_saved_model(
     options: argparse.Namespace, shape: tuple[int, ...] | None
-) -> tuple[Any, list[Input], Callable[[Feeds], np.ndarray]]:
-    """A signature of a SavedModel, its inputs, and how to run it."""
+) -> tuple[Any, list[ModelInput], Callable[[Feeds], np.ndarray]]:
+    """Load a signature of a SavedModel; return it, its inputs, and a function that runs it."""
     import tensorflow as tf
 
     with failing(f"{options.model} cannot be loaded"), without_optimizer(options.model) as folder:
@@ -117,7 +122,7 @@ def from_saved_model(
             f"{', '.join(loaded.signatures) or 'it has none'}."
         )
     function = loaded.signatures[options.signature]
-    function.kept = loaded  # variables live as long as what was loaded
+    function.kept = loaded  # variables exist as long as the loaded object
     specs = function.structured_input_signature[1]
     inputs = [
         input_of(name, spec.shape, spec.dtype.name, shape if len(specs) == 1 else None) for name, spec in specs.items()
@@ -131,9 +136,9 @@ def from_saved_model(
 
 @contextlib.contextmanager
 def without_optimizer(folder: Path) -> Iterator[Path]:
-    """The SavedModel, or a copy that says nothing of its optimizer's slots: Keras 3 does not know Keras 2's optimizers.
+    """Yield the SavedModel, or a copy without its optimizer's slots: Keras 3 cannot load those of Keras 2.
 
-    The slots are the moments of a training that is over. The copy has links to the variables where links are possible.
+    The slots are the moments of a finished training. The copy links to the variables if links are possible.
     """
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -155,32 +160,32 @@ def without_optimizer(folder: Path) -> Iterator[Path]:
 
 
 def linked(source: str, target: str) -> None:
-    """Link a file, or copy it where that is not possible."""
+    """Link a file, or copy it if that is not possible."""
     try:
         os.symlink(os.path.abspath(source), target)
     except OSError:
         shutil.copyfile(source, target)
 
 
-def input_of(name: str, shape: Any, dtype: str, given: tuple[int, ...] | None) -> Input:
-    """An input with every extent known.
+def input_of(name: str, shape: Any, dtype: str, given: tuple[int, ...] | None) -> ModelInput:
+    """Return an input with a fully known shape.
 
     Raises:
-        ConversionError: one is open, or it is of another rank or size than --shape says.
+        ConversionError: an extent is unknown, or rank or size differ from --shape.
     """
     known = tuple(shape)[1:]
     extents = given or known
     fits = len(known) == len(extents) and all(a is None or a == b for a, b in zip(known, extents, strict=True))
     if not fits or None in extents:
         raise ConversionError(
-            f"input {name} takes samples of shape {known}, where None is open"
+            f"input {name} takes samples of shape {known}, where None is dynamic"
             + (f", not {given}." if given else ": give --shape (of models with one input).")
         )
-    return Input(name, tuple(int(extent) for extent in extents), dtype)
+    return ModelInput(name, tuple(int(extent) for extent in extents), dtype)
 
 
 def one_output(output: Any) -> Any:
-    """The one tensor that a model gives."""
+    """Return the only output tensor of a model."""
     import tensorflow as tf
 
     tensors = tf.nest.flatten(output)
@@ -189,8 +194,8 @@ def one_output(output: Any) -> Any:
     return tensors[0]
 
 
-def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]:
-    """Convert a function of TensorFlow whose variables become initializers under their own names."""
+def convert(function: Any, inputs: list[ModelInput]) -> tuple[onnx.ModelProto, Feeds]:
+    """Convert a TensorFlow function; its variables become initializers under their own names."""
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -229,7 +234,7 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
     proto.graph.input.extend(real)
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in named.items())
     fold(proto, set(named))
-    for node in proto.graph.node:  # two convolutions of one layer would both have its name
+    for node in proto.graph.node:  # two convolutions of one layer would have the same name
         kernels = [name for name in node.input if name in named and name.endswith("_kernel")]
         node.name = kernels[0].removesuffix("_kernel") if kernels else node.name
     fuse_others(proto)
@@ -238,26 +243,26 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
 
 
 def variables_of(function: Any) -> dict[str, str]:
-    """Names of variables by the node that stands for each in the frozen graph."""
+    """Return the names of variables by the node that represents each in the frozen graph."""
     handles = {id(variable.handle): variable for variable in function.graph.variables}
     paths = getattr(function, "paths", {})
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for outer, inner in function.graph.captures:
         variable = handles.get(id(outer))
         if variable is None:
             continue
         name = paths.get(variable.handle._id, variable.name.removesuffix(":0"))
-        while name in found.values():
+        while name in names.values():
             name += "_"
-        found[inner.op.name] = name
-    return found
+        names[inner.op.name] = name
+    return names
 
 
 def take_out(graph: Any, variables: set[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Make placeholders, in place, of the constants that stand for variables.
+    """Replace, in place, the constants that represent variables by placeholders.
 
     Returns:
-        The values of those, and the values of variables that a loop uses: they stay constants, by which tf2onnx
+        The values of these, and the values of variables that a loop uses, which stay constants so that tf2onnx
         recognises an LSTM or GRU.
     """
     import tensorflow as tf
@@ -282,239 +287,6 @@ def take_out(graph: Any, variables: set[str]) -> tuple[dict[str, np.ndarray], di
             del node.attr["value"]
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
     return outside, inside
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """A batch normalisation written as arithmetic: the value it gives, its input, and its parameters.
-
-    ``shaped`` is the variance as it enters the arithmetic, reshaped to the axis that it belongs to.
-    """
-
-    output: str
-    x: str
-    variance: str
-    mean: str
-    gamma: str | None
-    beta: str | None
-    epsilon: float
-    shaped: str
-
-
-def find_normalisations(
-    view: dict[str, tuple[str, list[str]]], variables: set[str], numbers: dict[str, float]
-) -> Iterator[Normalisation]:
-    """Find them: x * inv + (beta - mean * inv), inv = rsqrt(variance + epsilon) * gamma; gamma or beta may be missing.
-
-    Args:
-        view: operator and inputs by the value they give.
-        variables: values that are variables.
-        numbers: values that are constant numbers.
-    """
-
-    def variable(value: str | None) -> str | None:
-        while value is not None and value not in variables:
-            operator, inputs = view.get(value, ("", []))
-            value = inputs[0] if operator in ("Identity", "Reshape", "ReadVariableOp") else None
-        return value
-
-    def pairs(value: str, operator: str) -> list[tuple[str, str]]:
-        found, inputs = view.get(value, ("", []))
-        return [(inputs[0], inputs[1]), (inputs[1], inputs[0])] if found == operator else []
-
-    def inverse(value: str) -> tuple[str, str | None, float] | None:
-        """The reshaped variance, gamma and epsilon of what may be inv."""
-        for root, gamma in [*pairs(value, "Mul"), (value, None)]:
-            operator, inputs = view.get(root, ("", []))
-            if operator != "Rsqrt" or (gamma is not None and variable(gamma) is None):
-                continue
-            for variance, epsilon in pairs(inputs[0], "Add"):
-                if variable(variance) and epsilon in numbers:
-                    return variance, gamma, numbers[epsilon]
-        return None
-
-    for output in list(view):
-        for scaled, offset in pairs(output, "Add"):
-            for x, factor in pairs(scaled, "Mul"):
-                found = inverse(factor)
-                operator, inputs = view.get(offset, ("", []))
-                beta, shift = inputs if operator == "Sub" else (None, offset)
-                mean = next((one for one, other in pairs(shift, "Mul") if other == factor), None)
-                if mean is not None and beta is None:  # -mean * inv
-                    mean = view[mean][1][0] if view.get(mean, ("", []))[0] == "Neg" else None
-                names = [variable(mean), variable(beta), variable(found[1]) if found else None]
-                if found is None or names[0] is None or (beta is not None and names[1] is None):
-                    continue
-                variance = str(variable(found[0]))
-                yield Normalisation(output, x, variance, names[0], names[2], names[1], found[2], found[0])
-
-
-def fuse_images(graph: Any, variables: dict[str, str], shapes: dict[str, Any]) -> dict[str, str]:
-    """Make one node, in place, of each batch normalisation of images, before tf2onnx moves their channels.
-
-    Returns:
-        Names of the scales and shifts, by node, that a normalisation lacked and got.
-    """
-    import tensorflow as tf
-
-    nodes = {node.name: node for node in graph.node}
-    scalars = [node for node in graph.node if node.op == "Const" and shapes[node.name].rank == 0]
-    numbers = {
-        node.name: float(tf.make_ndarray(node.attr["value"].tensor))
-        for node in scalars
-        if node.attr["dtype"].type == tf.float32.as_datatype_enum
-    }
-    view = {
-        node.name: (
-            {"AddV2": "Add"}.get(node.op, node.op),
-            [name.split(":")[0] for name in node.input if name[0] != "^"],
-        )
-        for node in graph.node
-    }
-    added = {}
-    for found in list(find_normalisations(view, set(variables), numbers)):
-        axis = channel_axis(tuple(shapes[found.shaped]), 4)
-        if shapes[found.x].rank != 4 or axis not in (1, 3):
-            continue
-        parts = []
-        for given, name, fill in ((found.gamma, "ones", 1.0), (found.beta, "zeros", 0.0)):
-            if given is None:
-                given = f"{found.output}/{name}"
-                constant(graph, given, np.full(shapes[found.variance], fill, np.float32))
-                added[given] = f"{module(variables[found.variance])}/{name}"
-            parts.append(given)
-        node = nodes[found.output]
-        x = next(name for name in nodes[scaled_by(view, found)].input if name.split(":")[0] == found.x)
-        node.op = "FusedBatchNormV3"
-        node.ClearField("attr")
-        node.ClearField("input")
-        node.input.extend([x, *parts, found.mean, found.variance])
-        for key in ("T", "U"):
-            node.attr[key].type = tf.float32.as_datatype_enum
-        node.attr["epsilon"].f = found.epsilon
-        node.attr["is_training"].b = False
-        node.attr["data_format"].s = b"NHWC" if axis == 3 else b"NCHW"
-    return added
-
-
-def scaled_by(view: dict[str, tuple[str, list[str]]], found: Normalisation) -> str:
-    """The value x * inv."""
-    return next(value for value in view[found.output][1] if found.x in view[value][1])
-
-
-def fuse_others(proto: onnx.ModelProto) -> None:
-    """Make one node, in place, of each batch normalisation that is left: of vectors, sequences and volumes."""
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
-    known = [*inferred.value_info, *inferred.input]
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in known}
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    numbers = {
-        name: numpy_helper.to_array(tensor).item()
-        for name, tensor in tensors.items()
-        if tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) == 1
-    }
-    producers = {node.output[0]: node for node in proto.graph.node}
-    view = {value: (node.op_type, list(node.input)) for value, node in producers.items()}
-    for value, (operator, inputs) in list(view.items()):
-        if operator == "Reciprocal" and view.get(inputs[0], ("", []))[0] == "Sqrt":
-            view[value] = ("Rsqrt", view[inputs[0]][1])
-    for found in list(find_normalisations(view, set(tensors), numbers)):
-        rank = ranks.get(found.x, 0)
-        axis = channel_axis(tuple(tensors[found.variance].dims), rank)
-        if rank < 2 or axis is None or axis == 0:
-            continue
-        parts = []
-        for given, name in ((found.gamma, "ones"), (found.beta, "zeros"), (found.mean, ""), (found.variance, "")):
-            if given is None:
-                given = f"{module(found.variance)}/{name}"
-                values = np.full(int(np.prod(tensors[found.variance].dims)), float(name == "ones"), np.float32)
-                proto.graph.initializer.append(numpy_helper.from_array(values, given))
-            else:
-                flat = numpy_helper.to_array(tensors[given]).ravel()
-                tensors[given].CopyFrom(numpy_helper.from_array(flat, given))
-            parts.append(given)
-        there = [0, axis, *(other for other in range(1, rank) if other != axis)]
-        moved = there != sorted(there)
-        node = producers[found.output]
-        at = list(proto.graph.node).index(node)
-        name = module(found.variance)
-        before, after = (f"{name}/first", f"{name}/normalised") if moved else (found.x, found.output)
-        made = [onnx.helper.make_node("BatchNormalization", [before, *parts], [after], name, epsilon=found.epsilon)]
-        if moved:
-            back = [int(position) for position in np.argsort(there)]
-            made.insert(0, onnx.helper.make_node("Transpose", [found.x], [before], before, perm=there))
-            made.append(onnx.helper.make_node("Transpose", [after], [found.output], after, perm=back))
-        proto.graph.node.remove(node)
-        for offset, each in enumerate(made):
-            proto.graph.node.insert(at + offset, each)
-    drop_unused(proto)
-
-
-def drop_unused(proto: onnx.ModelProto) -> None:
-    """Remove, in place, nodes and initializers that nothing uses."""
-    wanted = {value.name for value in proto.graph.output}
-    for node in reversed(list(proto.graph.node)):
-        if wanted & set(node.output):
-            wanted |= set(node.input) | inner_names(node)
-        else:
-            proto.graph.node.remove(node)
-    for tensor in [tensor for tensor in proto.graph.initializer if tensor.name not in wanted]:
-        proto.graph.initializer.remove(tensor)
-
-
-def inner_names(node: onnx.NodeProto) -> set[str]:
-    """Values that the bodies of a loop or branch use."""
-    inner = [inside for attribute in node.attribute for inside in attribute.g.node]
-    return {name for inside in inner for name in inside.input}.union(*(inner_names(inside) for inside in inner))
-
-
-def channel_axis(shape: tuple[int, ...], rank: int) -> int | None:
-    """Which of so many axes numbers per channel belong to, from the shape that they are broadcast in."""
-    long = [axis for axis, extent in enumerate(shape) if extent != 1]
-    if not shape or len(long) > 1:
-        return None
-    return rank - len(shape) + (long[0] if long else len(shape) - 1)
-
-
-def module(name: str) -> str:
-    """The layer that a variable belongs to."""
-    return name.rpartition("/")[0]
-
-
-def constant(graph: Any, name: str, array: np.ndarray) -> str:
-    """Add a constant to a graph of TensorFlow."""
-    import tensorflow as tf
-
-    node = graph.node.add(name=name, op="Const")
-    node.attr["dtype"].type = tf.as_dtype(array.dtype).as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
-    return name
-
-
-def fold(proto: onnx.ModelProto, names: set[str]) -> None:
-    """Apply to the variables themselves, in place, what only changes their layout."""
-    from onnx.reference import ReferenceEvaluator
-
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    done = False
-    while not done:
-        done = True
-        for node in list(proto.graph.node):
-            source = node.input[0] if node.input else ""
-            users = [other for other in proto.graph.node if source in other.input]
-            if node.op_type not in FOLDED or source not in names or len(users) != 1:
-                continue
-            if not all(name in tensors for name in node.input):
-                continue
-            feeds = {name: numpy_helper.to_array(tensors[name]) for name in node.input}
-            result = np.ascontiguousarray(ReferenceEvaluator(node).run(None, feeds)[0])
-            tensors[source].CopyFrom(numpy_helper.from_array(result, source))
-            for other in proto.graph.node:
-                for position, value in enumerate(other.input):
-                    if value == node.output[0]:
-                        other.input[position] = source
-            proto.graph.node.remove(node)
-            done = False
 
 
 if __name__ == "__main__":

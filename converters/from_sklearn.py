@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["joblib", "numpy>=1.26", "onnx>=1.18", "onnxruntime>=1.17", "scikit-learn>=1.3"]
 # ///
-"""Convert an MLPClassifier or MLPRegressor of scikit-learn, alone or behind scalers in a Pipeline, to ONNX.
+"""Convert an MLPClassifier or MLPRegressor of scikit-learn, alone or after scalers in a Pipeline, to ONNX.
 
   uv run converters/from_sklearn.py model.joblib -o model.onnx
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from converting import IR_VERSION, OPSET, ConversionError, Feeds, Input, failing, finish, parse, parser, run, say
+from converting import IR_VERSION, OPSET, ConversionError, Feeds, ModelInput, failing, finish, parse, parser, run, say
 from onnx import helper, numpy_helper
 
 ACTIVATIONS = {"identity": None, "logistic": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
@@ -30,12 +30,12 @@ SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read, convert, compare, write."""
-    made = parser(__doc__ or "")
-    made.add_argument("model", type=Path, help="a file written by joblib.dump or pickle.dump; a pickle runs code")
-    options = parse(made, arguments)
+    """Read, convert, compare and write."""
+    argparser = parser(__doc__ or "")
+    argparser.add_argument("model", type=Path, help="a file written by joblib.dump or pickle.dump; a pickle runs code")
+    options = parse(argparser, arguments)
     if not options.model.is_file():
-        made.error(f"{options.model} does not exist or is not a file")
+        argparser.error(f"{options.model} does not exist or is not a file")
     model = load(options.model)
     scalers, network = take_apart(model)
     if hasattr(network, "classes_") and options.classes is None:
@@ -43,19 +43,19 @@ def main(arguments: list[str] | None = None) -> None:
     if is_binary(network):
         say("The one logit z of this binary classifier becomes the two logits -z/2 and z/2, with the same softmax.")
     proto, named = build(scalers, network)
-    x = Input("x", (network.n_features_in_,))
+    x = ModelInput("x", (network.n_features_in_,))
     finish(
         proto,
         [x],
         lambda feeds: predicted(model, feeds["x"].astype(np.float64)),
         named,
         options,
-        view=lambda found: as_predicted(network, found),
+        view=lambda logits: predictions_of(network, logits),
     )
 
 
 def load(path: Path) -> Any:
-    """Unpickle, which runs whatever code the file names."""
+    """Unpickle the file, which runs any code that it names."""
     say(f"{path} is a pickle, and reading a pickle runs the code in it: convert only files that you trust.")
     import joblib
     from sklearn.exceptions import InconsistentVersionWarning
@@ -71,10 +71,10 @@ def load(path: Path) -> Any:
 
 
 def take_apart(model: Any) -> tuple[list[Any], Any]:
-    """The scalers and the network of a model or Pipeline.
+    """Return the scalers and the network of a model or Pipeline.
 
     Raises:
-        ConversionError: there is something else in it, or it is not fitted.
+        ConversionError: the Pipeline has other steps, or is not fitted.
     """
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.pipeline import Pipeline
@@ -85,15 +85,15 @@ def take_apart(model: Any) -> tuple[list[Any], Any]:
     *scalers, network = steps or [None]
     if not isinstance(network, (MLPClassifier, MLPRegressor)):
         raise ConversionError(
-            f"the file holds {type(network).__name__}, not an MLPClassifier or MLPRegressor (or a Pipeline that "
-            "ends in one). Other models of scikit-learn have no layers to retrain."
+            f"the file holds {type(network).__name__}, not an MLPClassifier or MLPRegressor (or a Pipeline that ends "
+            "in one). Other models of scikit-learn have no layers to retrain."
         )
     for scaler in scalers:
         if type(scaler).__name__ not in SCALERS or getattr(scaler, "clip", False):
-            what = "MinMaxScaler(clip=True)" if getattr(scaler, "clip", False) else type(scaler).__name__
+            step = "MinMaxScaler(clip=True)" if getattr(scaler, "clip", False) else type(scaler).__name__
             raise ConversionError(
-                f"the Pipeline has the step {what}; only {', '.join(SCALERS)} (without clip) are converted. "
-                "Apply the others to the data itself, and convert the rest of the Pipeline (model[i:])."
+                f"the Pipeline has the step {step}; only {', '.join(SCALERS)} (without clip) are converted. Apply the "
+                "others to the data itself, and convert the rest of the Pipeline (model[i:])."
             )
     for step in (*scalers, network):
         with failing("the model is not fitted"):
@@ -102,13 +102,13 @@ def take_apart(model: Any) -> tuple[list[Any], Any]:
 
 
 def offset_and_scale(scaler: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What a fitted scaler subtracts, and what it divides by afterwards, in float64."""
+    """Return the offset that a fitted scaler subtracts and the scale that it then divides by, in float64."""
     scale = np.ones(scaler.n_features_in_) if scaler.scale_ is None else np.asarray(scaler.scale_)
     kind = type(scaler).__name__
     if kind == "MinMaxScaler":  # x * scale_ + min_
         return -scaler.min_ / scale, 1 / scale
     offset = None
-    if kind == "StandardScaler" and scaler.with_mean:  # mean_ is there without it too
+    if kind == "StandardScaler" and scaler.with_mean:  # mean_ exists without it too
         offset = scaler.mean_
     elif kind == "RobustScaler":
         offset = scaler.center_
@@ -116,7 +116,7 @@ def offset_and_scale(scaler: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(scalers: list[Any], network: Any) -> tuple[onnx.ModelProto, Feeds]:
-    """The graph, and its parameters by name."""
+    """Build the graph; return it and its parameters by name."""
     features = network.coefs_[0].shape[0]
     nodes: list[onnx.NodeProto] = []
     named: Feeds = {}
@@ -154,19 +154,19 @@ def build(scalers: list[Any], network: Any) -> tuple[onnx.ModelProto, Feeds]:
 
 
 def is_binary(network: Any) -> bool:
-    """Whether it is a classifier of two classes, with one logit."""
+    """Return whether it is a classifier of two classes with one logit."""
     return network.out_activation_ == "logistic" and network.n_outputs_ == 1
 
 
 def predicted(model: Any, x: np.ndarray) -> np.ndarray:
-    """What scikit-learn predicts: probabilities, or a regressor's values as (N, outputs)."""
-    found = model.predict_proba(x) if hasattr(model, "predict_proba") else model.predict(x)
-    return np.asarray(found).reshape(len(x), -1)
+    """Return scikit-learn's predictions: probabilities, or a regressor's values as (N, outputs)."""
+    values = model.predict_proba(x) if hasattr(model, "predict_proba") else model.predict(x)
+    return np.asarray(values).reshape(len(x), -1)
 
 
-def as_predicted(network: Any, logits: np.ndarray) -> np.ndarray:
-    """Logits as `predicted` gives them."""
-    if network.out_activation_ in ("identity", "exp"):  # exp: of the Poisson loss
+def predictions_of(network: Any, logits: np.ndarray) -> np.ndarray:
+    """Convert logits to the form of `predicted`."""
+    if network.out_activation_ in ("identity", "exp"):  # exp: with the Poisson loss
         return np.exp(logits) if network.out_activation_ == "exp" else logits
     if network.out_activation_ == "logistic" and not is_binary(network):
         return 1 / (1 + np.exp(-logits))

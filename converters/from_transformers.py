@@ -4,7 +4,7 @@
 #   "numpy>=1.26", "onnx>=1.18", "onnxruntime>=1.17", "onnxscript>=0.5", "torch>=2.6", "transformers>=4.50",
 # ]
 # ///
-"""Convert a Hugging Face folder that classifies texts or images to ONNX, parameter names kept.
+"""Convert a Hugging Face classifier of texts or images from a folder to ONNX, keeping parameter names.
 
   uv run converters/from_transformers.py folder/ --length 128 -o model.onnx
   uv run converters/from_transformers.py folder/ --length 128 --mask-padding -o model.onnx
@@ -12,11 +12,11 @@
 
 or with pip: pip install numpy onnx onnxruntime onnxscript torch transformers; python converters/from_transformers.py
 
-The folder holds config.json and model.safetensors (or pytorch_model.bin), as save_pretrained writes it; nothing is
-downloaded, and no code of the folder is run. Texts of a fixed length go in as input_ids and attention_mask (and
-token_type_ids, if the model has them). With --mask-padding the graph itself masks what is padding, so that input_ids is
-the only input, and an .npz with these as x is all that adabet-onnx needs. Mean and deviation of images, and names of
-classes, are taken from the folder.
+The folder has config.json and model.safetensors (or pytorch_model.bin), as save_pretrained writes them; nothing is
+downloaded, and no code in the folder is run. Texts have a fixed length; the inputs are input_ids and attention_mask
+(and token_type_ids, if the model has them). With --mask-padding the graph itself masks padding, so that input_ids is
+the only input, and adabet-onnx only needs an .npz with these as x. Mean and standard deviation of images, and class
+names, are read from the folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from converting import OPSET, ConversionError, Feeds, Input, failing, finish, parse, parser, run, say
+from converting import OPSET, ConversionError, Feeds, ModelInput, failing, finish, parse, parser, run, say
 
 LENGTH = 128
 COUNTING = (
@@ -50,19 +50,25 @@ COUNTING = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Load, convert, compare, write."""
-    made = parser(__doc__ or "")
-    made.add_argument("folder", type=Path, help="with config.json and model.safetensors or pytorch_model.bin")
-    made.add_argument("--length", type=int, help=f"tokens of a text (default {LENGTH}, or what the model allows)")
-    made.add_argument("--mask-padding", action="store_true", help="input_ids only: the graph masks the padding")
-    made.add_argument("--no-token-types", action="store_true", help="leave token_type_ids out (all of the first type)")
-    made.add_argument("--pad-token-id", type=int, help="where config.json has none")
-    options = parse(made, arguments)
+    """Load, convert, compare and write."""
+    argparser = parser(__doc__ or "")
+    argparser.add_argument(
+        "folder", type=Path, help="folder with config.json and model.safetensors or pytorch_model.bin"
+    )
+    argparser.add_argument(
+        "--length", type=int, help=f"tokens per text (default {LENGTH}, or fewer if the model is limited to that)"
+    )
+    argparser.add_argument("--mask-padding", action="store_true", help="input_ids only: the graph masks the padding")
+    argparser.add_argument(
+        "--no-token-types", action="store_true", help="leave token_type_ids out (all of the first type)"
+    )
+    argparser.add_argument("--pad-token-id", type=int, help="if config.json has none")
+    options = parse(argparser, arguments)
     if not (options.folder / "config.json").is_file():
-        made.error(f"{options.folder} has no config.json; give a folder that save_pretrained wrote")
+        argparser.error(f"{options.folder} has no config.json; give a folder that save_pretrained wrote")
     if options.length is not None and options.length < 1:
-        made.error(f"--length must be at least 1, not {options.length}")
-    logging.disable(logging.WARNING)  # torch and transformers log their own insides
+        argparser.error(f"--length must be at least 1, not {options.length}")
+    logging.disable(logging.WARNING)  # torch and transformers log their own internals
     model = load(options)
     inputs = image_inputs(model) if is_image(model) else text_inputs(model, options)
     read_about(model, options)
@@ -78,35 +84,37 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def load(options: argparse.Namespace) -> Any:
-    """The model in float32 for evaluation, with attention in plain operators."""
+    """Load the model in float32 for evaluation, with attention in plain operators."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    here = {"local_files_only": True, "trust_remote_code": False}
+    loading = {"local_files_only": True, "trust_remote_code": False}
     with failing(f"{options.folder}/config.json cannot be read"):
-        config = transformers.AutoConfig.from_pretrained(options.folder, **here)
+        config = transformers.AutoConfig.from_pretrained(options.folder, **loading)
     kinds = [name for name in config.architectures or [] if name.endswith("Classification")]
     image = any(name.endswith("ImageClassification") for name in kinds) or hasattr(config, "image_size")
-    made = transformers.AutoModelForImageClassification if image else transformers.AutoModelForSequenceClassification
+    auto_class = (
+        transformers.AutoModelForImageClassification if image else transformers.AutoModelForSequenceClassification
+    )
     if kinds and not image and not kinds[0].endswith("SequenceClassification"):
-        raise ConversionError(f"{options.folder} is a {kinds[0]}; texts or images as a whole are classified here.")
+        raise ConversionError(f"{options.folder} is a {kinds[0]}; only classifiers of whole texts or images work.")
     if not image:
         pad_token(config, options)
     with failing(f"{options.folder} cannot be loaded"):
-        model, about = made.from_pretrained(
-            options.folder, config=config, attn_implementation="eager", output_loading_info=True, **here
+        model, about = auto_class.from_pretrained(
+            options.folder, config=config, attn_implementation="eager", output_loading_info=True, **loading
         )
     missing = sorted(about["missing_keys"])
     if missing:
-        say(f"Warning: the folder has no {', '.join(missing[:4])}: random numbers are there now. Is it a classifier?")
+        say(f"Warning: the folder has no {', '.join(missing[:4])}; they are random now. Is it a classifier?")
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     return model.float().eval()
 
 
 def pad_token(config: Any, options: argparse.Namespace) -> None:
-    """Models that classify by the last token must know what padding is."""
+    """Determine the padding token, which models that classify by the last token need."""
     if options.pad_token_id is not None:
         config.pad_token_id = options.pad_token_id
     if getattr(config, "pad_token_id", None) is None:
@@ -117,43 +125,43 @@ def pad_token(config: Any, options: argparse.Namespace) -> None:
 
 
 def is_image(model: Any) -> bool:
-    """Whether the model takes in images."""
+    """Return whether the model takes images."""
     return bool(model.main_input_name == "pixel_values")
 
 
-def image_inputs(model: Any) -> list[Input]:
-    """The one input of an image classifier."""
+def image_inputs(model: Any) -> list[ModelInput]:
+    """Return the only input of an image classifier."""
     size = getattr(model.config, "image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
-    return [Input("pixel_values", (getattr(model.config, "num_channels", 3), height, width))]
+    return [ModelInput("pixel_values", (getattr(model.config, "num_channels", 3), height, width))]
 
 
-def text_inputs(model: Any, options: argparse.Namespace) -> list[Input]:
-    """The inputs of a text classifier."""
+def text_inputs(model: Any, options: argparse.Namespace) -> list[ModelInput]:
+    """Return the inputs of a text classifier."""
     config = model.config
     most = getattr(config, "max_position_embeddings", None) or LENGTH
     if counts_from_padding(config):
-        most -= config.pad_token_id + 1  # positions start behind the padding's
+        most -= config.pad_token_id + 1  # positions start after that of padding
     length = options.length or min(LENGTH, most)
     if length > most:
-        raise ConversionError(f"--length {length} is more than the {most} tokens that the model takes.")
-    inputs = [Input("input_ids", (length,), "int64", config.vocab_size)]
+        raise ConversionError(f"--length {length} is more than the {most} tokens that the model supports.")
+    inputs = [ModelInput("input_ids", (length,), "int64", config.vocab_size)]
     if not options.mask_padding:
-        inputs.append(Input("attention_mask", (length,), "int64", mask=True))
+        inputs.append(ModelInput("attention_mask", (length,), "int64", mask=True))
     types = getattr(config, "type_vocab_size", 0) or 0
     if types > 1 and not options.no_token_types and not options.mask_padding:
-        inputs.append(Input("token_type_ids", (length,), "int64", types))
+        inputs.append(ModelInput("token_type_ids", (length,), "int64", types))
     return inputs
 
 
 def read_about(model: Any, options: argparse.Namespace) -> None:
-    """Classes, mean and deviation from the folder, where no option gives them."""
+    """Read classes, mean and standard deviation from the folder, unless options give them."""
     labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     if options.classes is None and not all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
         options.classes = labels if len(set(labels)) == len(labels) else None
     path = options.folder / "preprocessor_config.json"
-    by_hand = any(value is not None for value in (options.mean, options.std, options.scale))
-    if by_hand or not is_image(model) or not path.is_file():
+    given = any(value is not None for value in (options.mean, options.std, options.scale))
+    if given or not is_image(model) or not path.is_file():
         return
     with failing(f"{path} cannot be read"):
         about = json.loads(path.read_text(encoding="utf-8"))
@@ -167,14 +175,14 @@ def read_about(model: Any, options: argparse.Namespace) -> None:
 
 
 def hook(model: Any, names: list[str], options: argparse.Namespace) -> None:
-    """Let the model take inputs by position and give logits: hooks, unlike a wrapper, leave names as they are.
+    """Make the model take inputs by position and return logits; unlike a wrapper, hooks do not change names.
 
-    In the graph, positions and token types are numbers for every sample of the batch, as other models' tokens are.
+    In the graph, positions and token types are given for every sample of the batch.
     """
     accepted = set(inspect.signature(model.forward).parameters)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
-        given = dict(zip(names, args, strict=False))  # the exporter appends defaults of what is not given
+        given = dict(zip(names, args, strict=False))  # the exporter appends defaults of missing arguments
         tokens = given.get("input_ids")
         if tokens is None:
             return (), given
@@ -192,12 +200,12 @@ def hook(model: Any, names: list[str], options: argparse.Namespace) -> None:
 
 
 def counts_from_padding(config: Any) -> bool:
-    """Whether positions are counted from the padding token's number on, and for real tokens only."""
+    """Return whether positions are counted for real tokens only, starting after the padding token's number."""
     return config.model_type in COUNTING
 
 
-def trace(model: Any, inputs: list[Input]) -> onnx.ModelProto:
-    """Export by tracing, nothing folded.
+def trace(model: Any, inputs: list[ModelInput]) -> onnx.ModelProto:
+    """Export by tracing, without constant folding.
 
     With initializers as graph inputs, the exporter does not merge parameters that happen to be equal.
     """

@@ -1,4 +1,4 @@
-"""The command line: parse, call the API, print, exit. No logic of its own."""
+"""The command line: parses arguments, calls the API, prints results, exits. It has no logic of its own."""
 
 from .entry import main
 

@@ -1,4 +1,4 @@
-"""What several commands make of their options."""
+"""Conversion of command-line options into the API's options classes, shared by several commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Bindings = tuple[tuple[str, Any], ...]
 
 
 def once(bind: Bindings) -> dict[str, Any]:
-    """What `--input` gave, by input.
+    """Return the values of `--input` by input name.
 
     Raises:
         UsageError: an input is given two values.
@@ -37,23 +37,23 @@ def once(bind: Bindings) -> dict[str, Any]:
     return dict(bind)
 
 
-def bound_model(model: Path, bind: Bindings, noted: Mapping[str, Any] | None = None) -> Path | Model:
-    """The path; or the opened model, where `--input` gave inputs values, or results note some.
+def bound_model(model: Path, bind: Bindings, recorded: Mapping[str, Any] | None = None) -> Path | Model:
+    """Return the path, or the opened model if `--input` or earlier results give values for inputs.
 
     Raises:
         UsageError: an input is given two values, or a value does not fit.
     """
     from ..model.open import open_model
 
-    values = once(bind) or noted
+    values = once(bind) or recorded
     return open_model(model, bind=values) if values else model
 
 
 def take_runtime(options: dict[str, Any]) -> Threads:
-    """Take what Runtime holds out of the options; a number of threads alone stays one.
+    """Move the runtime options into a `Runtime`, or return the number of threads if nothing else is set.
 
     Raises:
-        UsageError: there is no such provider, or an option of it has two values.
+        UsageError: the provider does not exist, or one of its options has two values.
     """
     from ..runtime import Runtime
 
@@ -66,14 +66,14 @@ def take_runtime(options: dict[str, Any]) -> Threads:
 
 
 def take_choices(options: dict[str, Any]) -> Choices:
-    """Take what Choices holds out of the options."""
+    """Move the training objective and artifact form into a `Choices`."""
     from ..trainability.choices import Choices
 
     return Choices(**{name: options.pop(name) for name in Choices.__dataclass_fields__})
 
 
 def take_budget(options: dict[str, Any]) -> Budget:
-    """Take what the options of a budget gave out of the options."""
+    """Move the budget options into a `Budget`."""
     from ..selection.budget import Budget
 
     memory, time, update = (options.pop(name) for name in ("max_memory", "max_step_time", "max_update"))
@@ -86,7 +86,7 @@ def take_budget(options: dict[str, Any]) -> Budget:
 
 
 def take_choosing(options: dict[str, Any]) -> Choosing:
-    """Take what Choosing holds out of the options."""
+    """Move the selection options into a `Choosing`."""
     from ..selection.options import Choosing
 
     names = ("strategy", "rho", "head", "layers", "channel_rho", "max_accumulate")
@@ -94,28 +94,28 @@ def take_choosing(options: dict[str, Any]) -> Choosing:
 
 
 def take_scoring(options: dict[str, Any]) -> Scoring:
-    """Take what Scoring holds, but ``channels``, out of the options."""
+    """Move the scoring options into a `Scoring` (all but ``channels``)."""
     from ..scoring.options import Scoring
 
     names = ("estimator", "samples", "subset_size", "subsets", "batches", "sketch", "order")
-    taken = {name: options.pop(name) for name in names}
-    return Scoring(batch_size=options.pop("batch_points"), max_memory=options.pop("scoring_memory"), **taken)
+    same_names = {name: options.pop(name) for name in names}
+    return Scoring(batch_size=options.pop("batch_points"), max_memory=options.pop("scoring_memory"), **same_names)
 
 
 def take_preprocessing(options: dict[str, Any]) -> Preprocessing:
-    """Take what Preprocessing holds out of the options."""
+    """Move the image preprocessing options into a `Preprocessing`."""
     from ..data.preprocess import Preprocessing
 
     return Preprocessing(**{name: options.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")})
 
 
 def take_data(source: Path, options: dict[str, Any]) -> Data:
-    """A path with --layout and --allow-resize, which are taken out of the options."""
+    """Return a `Data` of the path; --layout and --allow-resize are removed from the options."""
     from ..data.data import Data
 
     return Data(source, layout=options.pop("layout") or None, allow_resize=options.pop("allow_resize"))
 
 
 def this_command() -> str:
-    """The command line, to note beside its results."""
+    """Return this command line, to record it with the results."""
     return shlex.join(["adabet-onnx", *sys.argv[1:]])

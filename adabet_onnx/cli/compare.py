@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..vocabulary import COMPARED, COMPARED_UNASKED
-from . import cluster_options, config, options
+from . import artifact_options, cluster_options, config, options, scoring_options
 from .common import (
     Bindings,
     bound_model,
@@ -69,7 +69,7 @@ from .printing import progress_bar, show, show_json
     help="Shares of the layers to select, e.g. 0.1,0.2.",
 ).varied(aliases=("--rho",))
 @options.head
-@options.scoring
+@scoring_options.scoring
 @Declared(
     "--seeds", type=click.IntRange(1), default=3, metavar="N", group="Training", help="Trainings of each strategy."
 )
@@ -85,7 +85,7 @@ from .printing import progress_bar, show, show_json
 @options.accumulate.varied(default=1)
 @options.objective
 @options.budget
-@options.form
+@artifact_options.form
 @Declared(
     "--jobs",
     type=click.IntRange(1),

@@ -1,8 +1,8 @@
 """Options in a TOML file: ``--config FILE`` reads them, ``--save-config FILE`` writes them.
 
-Keys are the names of options without the dashes in front, and ``model`` and ``data`` for the arguments MODEL and DATA.
-They stand at the top, or in tables named like the headings of --help (``[choosing]``), in which the file that is
-written has them. Paths are relative to the file. What is given on the command line wins over the file.
+Keys are the names of options without leading dashes, and ``model`` and ``data`` for the arguments MODEL and DATA. They
+are at the top level, or in tables named after the headings of --help (``[choosing]``), as in files that are written.
+Paths are relative to the file. The command line overrides the file.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from .layout import CONFIG, GROUPS, Declared, Option, together
 from .parameters import (
     FILE,
     OUTPUT,
-    Bound,
+    ClassWeights,
+    InputValue,
     Limit,
     Numbers,
+    ProviderOption,
     Rate,
-    Setting,
     Share,
     ShareType,
     Size,
     SketchSize,
-    Weights,
     Words,
     weights_text,
 )
 
 _NOT_TAKEN = ("config", "save-config")
-_NOT_WRITTEN = (*_NOT_TAKEN, "json", "quiet", "resume")  # they are of one call
+_NOT_WRITTEN = (*_NOT_TAKEN, "json", "quiet", "resume")  # they concern a single call
 _TABLES = {group.lower(): group for group in GROUPS}
-# What a file may have for each type of option, and how messages call it; the first that fits.
+# For each type of option, the accepted types of TOML values and their description in messages; the first match counts.
 _EXPECTED: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (click.types.BoolParamType, (bool,), "true or false"),
     (click.types.IntParamType, (int,), "a whole number"),
     (click.types.FloatParamType, (int, float), "a number"),
-    (Weights, (list, str), 'a list of numbers, "balanced", or "cat=2,dog=1"'),
+    (ClassWeights, (list, str), 'a list of numbers, "balanced", or "cat=2,dog=1"'),
     (Rate, (int, float, str), 'a number or "auto"'),
     (SketchSize, (int, str), 'a whole number, "auto" or "off"'),
     (Numbers, (int, float, list, str), "a number or a list of numbers"),
@@ -51,7 +51,7 @@ _EXPECTED: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (Size, (int, str), 'a size such as "64MB"'),
     (Limit, (int, str), 'a size such as "64MB", or "0.25x"'),
     (ShareType, (str,), 'a share such as "0.5x"'),
-    (Bound, (dict, list, str), "a table of names and values"),
+    (InputValue, (dict, list, str), "a table of names and values"),
     (click.ParamType, (str,), "text in quotes"),
 )
 
@@ -71,7 +71,7 @@ files = together(
         is_eager=True,
         expose_value=False,
         callback=_take,
-        help="Take MODEL, DATA and options from a TOML file; what is given here wins.",
+        help="Read MODEL, DATA and options from a TOML file; the command line overrides it.",
     ),
     Declared(
         "--save-config",
@@ -84,21 +84,21 @@ files = together(
 
 
 def read_config(path: Path, ctx: click.Context) -> dict[str, Any]:
-    """What a file says, by the names of the command's parameters, as click takes it.
+    """Return the values of a file by the names of the command's parameters, in the form that click expects.
 
     Raises:
-        click.UsageError: the file is no TOML, or has a key or value that the command does not take.
+        click.UsageError: the file is not TOML, or has a key or value that the command does not accept.
     """
     known = _parameters(ctx.command)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in _entries(path, ctx, known):
         parameter = known.get(key)
         if parameter is None:
-            raise click.UsageError(f"{path}: {key!r} is no option of {ctx.info_name}.{_meant(key, known)}", ctx)
-        if parameter.name in found:
-            raise click.UsageError(f"{path} has {key!r} twice. Leave one of the two.", ctx)
-        found[parameter.name or ""] = _value(path, ctx, key, parameter, value)
-    return found
+            raise click.UsageError(f"{path}: {key!r} is not an option of {ctx.info_name}.{_hint(key, known)}", ctx)
+        if parameter.name in values:
+            raise click.UsageError(f"{path} has {key!r} twice. Remove one of the two.", ctx)
+        values[parameter.name or ""] = _value(path, ctx, key, parameter, value)
+    return values
 
 
 def write_config(path: Path, ctx: click.Context) -> None:
@@ -122,23 +122,23 @@ def write_config(path: Path, ctx: click.Context) -> None:
 
 
 def _parameters(command: click.Command) -> dict[str, click.Parameter]:
-    """By key: arguments, and the options that a file may have."""
-    found: dict[str, click.Parameter] = {}
+    """Return the arguments, and the options that a file may have, by key."""
+    parameters: dict[str, click.Parameter] = {}
     for parameter in command.params:
         key = parameter.key if isinstance(parameter, Option) else parameter.name or ""
         if key not in _NOT_TAKEN:
-            found[key] = parameter
-    return found
+            parameters[key] = parameter
+    return parameters
 
 
 def _entries(path: Path, ctx: click.Context, known: dict[str, click.Parameter]) -> Iterator[tuple[str, Any]]:
-    """Keys and values, those at the top and those in tables."""
+    """Yield keys and values from the top level and from tables."""
     from difflib import get_close_matches
 
     for name, value in _parsed(path, ctx).items():
         if isinstance(value, dict) and name in _TABLES:
             yield from ((key.replace("_", "-"), inner) for key, inner in value.items())
-        elif isinstance(value, dict) and not isinstance(getattr(known.get(name), "type", None), Bound):
+        elif isinstance(value, dict) and not isinstance(getattr(known.get(name), "type", None), InputValue):
             tables = [f"[{table}]" for table in _TABLES]
             near = get_close_matches(f"[{name}]", tables, n=1)
             known_ones = f"Did you mean {near[0]}?" if near else f"Tables are {', '.join(tables)}."
@@ -153,40 +153,42 @@ def _parsed(path: Path, ctx: click.Context) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return found
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return content
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise click.UsageError(f"{path} cannot be read as TOML: {error}.", ctx) from error
 
 
-def _meant(key: str, known: dict[str, click.Parameter]) -> str:
-    """A word on what a misspelt key may have been meant to be."""
+def _hint(key: str, known: dict[str, click.Parameter]) -> str:
+    """Suggest the key that a misspelt one may stand for."""
     from difflib import get_close_matches
 
     near = get_close_matches(key, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else " Keys are the options of --help without the dashes in front."
+    return f" Did you mean {near[0]!r}?" if near else " Keys are the options of --help without leading dashes."
 
 
 def _value(path: Path, ctx: click.Context, key: str, parameter: click.Parameter, value: Any) -> Any:
-    """A value of the file as click takes it, its paths beside the file."""
-    types, expected = next((found, words) for of, found, words in _EXPECTED if isinstance(parameter.type, of))
+    """Return a value of the file in the form that click expects, with paths relative to the file resolved."""
+    types, expected = next(
+        (accepted, wording) for kind, accepted, wording in _EXPECTED if isinstance(parameter.type, kind)
+    )
     if isinstance(parameter.type, click.Choice):
         expected = f"one of {', '.join(parameter.type.choices)}"
-    if parameter.multiple and not isinstance(parameter.type, Bound):
-        types, expected = (list, str), f"{expected}, or a list of such"
+    if parameter.multiple and not isinstance(parameter.type, InputValue):
+        types, expected = (list, str), f"{expected}, or a list of these"
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise click.UsageError(f"{path}: {key} = {_shown(value)}: expected {expected}.", ctx)
     try:
         given = _given(parameter, value, path.parent)
         parameter.type_cast_value(ctx, given)
     except (click.BadParameter, UsageError) as error:
-        said = error.message if isinstance(error, click.BadParameter) else str(error)
-        raise click.UsageError(f"{path}: {key} = {_shown(value)}: {said}", ctx) from error
+        message = error.message if isinstance(error, click.BadParameter) else str(error)
+        raise click.UsageError(f"{path}: {key} = {_shown(value)}: {message}", ctx) from error
     return given
 
 
 def _given(parameter: click.Parameter, value: Any, folder: Path) -> Any:
-    if isinstance(parameter.type, Bound):
+    if isinstance(parameter.type, InputValue):
         texts = [value] if isinstance(value, str) else value
         bound = (
             value.items() if isinstance(value, dict) else [parameter.type.convert(text, None, None) for text in texts]
@@ -202,7 +204,7 @@ def _given(parameter: click.Parameter, value: Any, folder: Path) -> Any:
 
 
 def _beside(value: Any, folder: Path) -> Any:
-    """A value for an input; where it is a file, its path."""
+    """Return a value for an input; if it is the name of a file, its path."""
     from ..model.bindings import SUFFIXES
 
     return str(folder / value) if isinstance(value, str) and value.endswith(SUFFIXES) else value
@@ -213,14 +215,14 @@ def _shown(value: Any) -> str:
 
 
 def _written(parameter: click.Parameter, value: Any, folder: Path) -> Any:
-    """A parameter's value as the file has it."""
-    if isinstance(parameter.type, Setting):
+    """Return a parameter's value in the form that the file has."""
+    if isinstance(parameter.type, ProviderOption):
         return dict(value)
     if isinstance(value, Path):
         return _relative(value, folder)
     if isinstance(value, Share):
         return f"{float(value):g}x"
-    if isinstance(parameter.type, Weights) and isinstance(value, dict):
+    if isinstance(parameter.type, ClassWeights) and isinstance(value, dict):
         return weights_text(value)
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return [_bound_text(name, inner, folder) for name, inner in value]
@@ -228,7 +230,7 @@ def _written(parameter: click.Parameter, value: Any, folder: Path) -> Any:
 
 
 def _bound_text(name: str, value: Any, folder: Path) -> str:
-    """As ``--input`` takes it."""
+    """Format a value in the form that ``--input`` accepts."""
     from ..model.bindings import SUFFIXES
 
     if isinstance(value, str) and value.endswith(SUFFIXES):

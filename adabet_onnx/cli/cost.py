@@ -1,4 +1,4 @@
-"""The command that predicts and measures: cost."""
+"""The command cost, which predicts and measures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import artifact_options, options
 from .common import Bindings, bound_model
 from .layout import Command
 from .parameters import FILE
@@ -16,13 +16,13 @@ from .printing import progress_bar, show, show_json
 
 @click.command(
     cls=Command,
-    epilog="JSON: inference, selection (where one is given), all (null where not all layers can be trained); each "
-    "with predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, "
-    "step_multiply_adds, and where it was measured measured_bytes and measured_seconds. Of selection and all also "
-    "frozen_bytes and tail_bytes (memory of the frozen pass and of a step after it), without_features_bytes, "
-    "frozen_multiply_adds, stored_bytes (of a sample), training (samples, epochs, kept_views, stored_bytes, "
-    "multiply_adds, without_features_multiply_adds), and where they were measured measured_frozen_bytes, "
-    "measured_frozen_seconds and measured_tail_bytes.",
+    epilog="JSON: inference, selection (if one is given), all (null if not all layers can be trained); each with "
+    "predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, step_multiply_adds, "
+    "and, if measured, measured_bytes and measured_seconds. selection and all also have frozen_bytes and tail_bytes "
+    "(memory of the frozen pass and of a step after it), without_features_bytes, frozen_multiply_adds, stored_bytes "
+    "(per sample), training (samples, epochs, kept_views, stored_bytes, multiply_adds, "
+    "without_features_multiply_adds), and, if measured, measured_frozen_bytes, measured_frozen_seconds and "
+    "measured_tail_bytes.",
 )
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE, required=False)
@@ -34,8 +34,8 @@ from .printing import progress_bar, show, show_json
 @options.trained_samples
 @options.views.varied(default=1)
 @options.optimizer
-@options.backend
-@options.recompute
+@artifact_options.backend
+@artifact_options.recompute
 @options.measure.varied(default=False)
 @options.threads
 def cost(
@@ -54,15 +54,15 @@ def cost(
     bind: Bindings,
     **settings: Any,
 ) -> None:
-    """Predict, or measure, what inference and training take.
+    """Predict or measure the cost of inference and training.
 
-    Of MODEL: inference, training the layers of SELECTION, and training all layers. Memory is the peak a process needs
-    for steps beside its imports, predicted from the graphs that will run; a measurement should not exceed the
-    prediction by more than the margin in brackets.
+    For MODEL: inference, training the layers of SELECTION, and training all layers. Memory is the peak that a process
+    needs for steps in addition to its imports, predicted from the graphs that will run; a measurement should not
+    exceed the prediction by more than the margin in brackets.
 
-    What no training of SELECTION changes is computed once for each sample, by the frozen pass, and kept; a step goes on
-    from there. Said are what either takes, what is kept, and what a whole training of --epochs over --training-samples
-    saves.
+    The frozen pass computes the part of the model that training SELECTION does not change once per sample and stores
+    its output; training steps start from there. The report has the cost of both, the size of what is stored, and the
+    savings over a whole training of --epochs on --training-samples.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Commands for what a training changed: delta save, show, apply, diff."""
+"""Commands for deltas, the values that training changed: delta save, show, apply, diff."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 @click.command(
     "save",
     cls=Command,
-    epilog="JSON: output, model_sha256, entry (the choice of layers), sha256 (of the numbers), tensors (name, shape).",
+    epilog="JSON: output, model_sha256, entry (the choice of layers), sha256 (of the values), tensors (name, shape).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
 @options.printed
 def save(folder: Path, output: Path, as_json: bool, quiet: bool) -> None:
-    """Write what a training changed, to be sent elsewhere.
+    """Write the values that training changed, to be sent elsewhere.
 
-    Of the folder of artifacts DIR: the best checkpoint, else the last. The file is a safetensors file that knows the
-    model it is for.
+    They are read from the best checkpoint in the artifacts folder DIR, or the last one. The safetensors file records
+    which model it is for.
 
     \b
     Example:
@@ -48,15 +48,15 @@ def save(folder: Path, output: Path, as_json: bool, quiet: bool) -> None:
 @click.command(
     "show",
     cls=Command,
-    epilog="JSON: model_sha256, entry (the choice of layers), sha256 (of the numbers, as they are), tensors (name, "
-    "shape), whole (whether that is the SHA-256 they were written with), finite (whether all numbers are).",
+    epilog="JSON: model_sha256, entry (the choice of layers), sha256 (of the values in the file), tensors (name, "
+    "shape), whole (whether this is the SHA-256 recorded on writing), finite (whether all values are finite).",
 )
 @click.argument("delta", metavar="FILE", type=FILE)
 @options.printed
 def show_(delta: Path, as_json: bool, quiet: bool) -> None:
-    """Say what a delta holds and which model it is for.
+    """Show what a delta contains and which model it is for.
 
-    A file whose numbers were altered is shown as well, and is said to be one.
+    A file whose values were altered is shown too, with a warning.
 
     \b
     Example:
@@ -65,32 +65,32 @@ def show_(delta: Path, as_json: bool, quiet: bool) -> None:
     from ..device.delta import all_finite, inspect_delta
 
     inspected = inspect_delta(delta)
-    found, finite = inspected.delta, all_finite(inspected.delta.tensors)
+    content, finite = inspected.delta, all_finite(inspected.delta.tensors)
     if as_json:
-        show_json({**_about(found), "whole": inspected.whole, "finite": finite})
+        show_json({**_about(content), "whole": inspected.whole, "finite": finite})
         return
-    show(f"model: {found.model_sha256}", quiet)
-    show(f"entry: {found.entry}", quiet)
-    for name, array in found.tensors.items():
+    show(f"model: {content.model_sha256}", quiet)
+    show(f"entry: {content.entry}", quiet)
+    for name, array in content.tensors.items():
         show(f"{name}  {list(array.shape)}  {size_text(array.nbytes)}", quiet)
-    show(_amount(found), quiet)
-    show("SHA-256: right" if inspected.whole else "SHA-256: WRONG, the file was altered", quiet)
+    show(_amount(content), quiet)
+    show("SHA-256: correct" if inspected.whole else "SHA-256: WRONG, the file was altered", quiet)
     if not finite:
-        show("numbers: some are NaN or infinite", quiet)
+        show("values: some are NaN or infinite", quiet)
 
 
 @click.command(
-    "apply", cls=Command, epilog="JSON: output, written (model, an ONNX model, or selected, a file of a package)."
+    "apply", cls=Command, epilog="JSON: output, written (model: an ONNX model; selected: a file for a device package)."
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("delta", type=FILE)
 @options.file.varied(required=True)
 @options.printed
 def apply(folder: Path, delta: Path, output: Path, as_json: bool, quiet: bool) -> None:
-    """Put a delta into the model that it belongs to.
+    """Apply a delta to the model that it belongs to.
 
-    DIR is a folder of artifacts, of which the adapted ONNX model is written, or a device package, of which the file is
-    written that its personal model reads trained values from.
+    For an artifacts folder DIR, the adapted ONNX model is written; for a device package DIR, its file of trained values
+    (which the package's personal model reads, if it has one).
 
     \b
     Example:
@@ -103,23 +103,23 @@ def apply(folder: Path, delta: Path, output: Path, as_json: bool, quiet: bool) -
     if as_json:
         show_json({"output": str(output), "written": written})
         return
-    what = "the adapted model" if written == MODEL else "the trained values that the package's personal model reads"
-    show(f"{output}: {what}", quiet)
+    content = "the adapted model" if written == MODEL else "the trained values, in the form of the device package"
+    show(f"{output}: {content}", quiet)
 
 
 @click.command(
     "diff",
     cls=Command,
-    epilog="JSON: same_model, same_entry, tensors (name, shapes, distance, relative: to the norm in A, null where that "
-    "is 0 or shapes differ), only_first, only_second.",
+    epilog="JSON: same_model, same_entry, tensors (name, shapes, distance, relative: to the norm in A, null if that is "
+    "0 or shapes differ), only_first, only_second.",
 )
 @click.argument("first", metavar="A", type=FILE)
 @click.argument("second", metavar="B", type=FILE)
 @options.printed
 def diff(first: Path, second: Path, as_json: bool, quiet: bool) -> None:
-    """Say how far two deltas are apart, tensor by tensor.
+    """Compare two deltas, tensor by tensor.
 
-    Distances are Euclidean, and relative to the norm of the tensor in A.
+    Prints Euclidean distances, also relative to the norm of the tensor in A.
 
     \b
     Example:
@@ -128,30 +128,30 @@ def diff(first: Path, second: Path, as_json: bool, quiet: bool) -> None:
     from ..device.delta import load_delta
     from ..device.deltas import compare_deltas
 
-    found = compare_deltas(load_delta(first), load_delta(second))
+    comparison = compare_deltas(load_delta(first), load_delta(second))
     if as_json:
         show_json(
             {
-                "same_model": found.same_model,
-                "same_entry": found.same_entry,
-                "tensors": [apart.to_json() for apart in found.tensors],
-                "only_first": list(found.only_first),
-                "only_second": list(found.only_second),
+                "same_model": comparison.same_model,
+                "same_entry": comparison.same_entry,
+                "tensors": [apart.to_json() for apart in comparison.tensors],
+                "only_first": list(comparison.only_first),
+                "only_second": list(comparison.only_second),
             }
         )
         return
-    if not found.same_model:
-        show("They are for different models.", quiet)
-    if not found.same_entry:
-        show("They are of different choices of layers.", quiet)
-    for apart in found.tensors:
+    if not comparison.same_model:
+        show("The deltas are for different models.", quiet)
+    if not comparison.same_entry:
+        show("The deltas are for different choices of layers.", quiet)
+    for apart in comparison.tensors:
         if apart.distance is None:
-            said = f"shapes {list(apart.shapes[0])} and {list(apart.shapes[1])}"
+            text = f"shapes {list(apart.shapes[0])} and {list(apart.shapes[1])}"
         else:
             share = "" if apart.relative is None else f"  {apart.relative:.3g} of its norm"
-            said = f"distance {apart.distance:.4g}{share}"
-        show(f"{apart.name}  {said}", quiet)
-    for path, names in ((first, found.only_first), (second, found.only_second)):
+            text = f"distance {apart.distance:.4g}{share}"
+        show(f"{apart.name}  {text}", quiet)
+    for path, names in ((first, comparison.only_first), (second, comparison.only_second)):
         for name in names:
             show(f"{name}  only in {path}", quiet)
 

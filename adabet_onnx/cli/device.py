@@ -9,9 +9,9 @@ import click
 
 from ..sizes import size_text
 from ..vocabulary import DEVICE_PROFILES, STARTS
-from . import options
+from . import artifact_options, options, scoring_options
 from .common import Bindings, bound_model
-from .layout import Command, Declared, together
+from .layout import SCORING, Command, Declared, together
 from .parameters import FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
@@ -22,17 +22,19 @@ _SCORING = ("samples", "subset_size", "subsets", "seed")
 
 _packing = together(
     Declared(
-        "--scoring/--no-scoring", default=True, group="Scoring", help="Let the device score the layers on its own data."
+        "--scoring/--no-scoring", default=True, group=SCORING, help="Let the device score the layers on its own data."
     ),
-    options.samples.varied(default=128),
-    options.subset_size.varied(default=32),
-    options.subsets.varied(default=64, shown="64"),
-    options.sketch.varied(default=1024, shown="1024"),
-    options.profile.varied(choices=DEVICE_PROFILES),
-    options.ort_format,
+    scoring_options.samples.varied(default=128),
+    scoring_options.subset_size.varied(default=32),
+    scoring_options.subsets.varied(default=64, shown="64"),
+    scoring_options.sketch.varied(
+        default=1024, shown="1024", metavar="K", help="Size of the sketches that distances are computed from."
+    ),
+    artifact_options.profile.varied(choices=DEVICE_PROFILES),
+    artifact_options.ort_format,
     options.seed,
 )
-_EPILOG = "JSON: what device.json holds, and output"
+_EPILOG = "JSON: the content of device.json, and output"
 
 
 @click.command(cls=Command, epilog=f"{_EPILOG}.")
@@ -44,15 +46,14 @@ _EPILOG = "JSON: what device.json holds, and output"
     type=click.Choice(STARTS),
     default="trained",
     group="Artifacts",
-    help="Values that training on the device begins with: of the last training of DIR, if there was one, or the "
-    "model's.",
+    help="Initial values of training on the device: those of the last training of DIR, if any, or the model's.",
 )
 @_packing
 def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Write a package for devices from the artifacts in DIR.
+    """Write a device package from the artifacts in DIR.
 
-    With it any ONNX Runtime from 1.17 on scores, retrains and personalises the model where the data is: samples/ has
-    libraries and programs for browsers, node, phones, C, C++, C#, Java and Python.
+    With this package any ONNX Runtime from 1.17 on can score, retrain and personalise the model where the data is.
+    samples/ has libraries and programs for browsers, node, phones, C, C++, C#, Java and Python.
 
     \b
     Example:
@@ -63,7 +64,7 @@ def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, *
     _show(make_device(folder, output, start=start, packing=_take_packing(settings)), output, as_json, quiet)
 
 
-@click.command(cls=Command, epilog=f"{_EPILOG}, left_out (why choices are not there, by name).")
+@click.command(cls=Command, epilog=f"{_EPILOG}, left_out (reasons for omitted choices, by name).")
 @click.argument("model", type=FILE)
 @options.folder.varied(required=True)
 @options.printed
@@ -73,16 +74,21 @@ def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, *
     type=FILE,
     metavar="SCORES.JSON",
     group="Choosing",
-    help="Scores of the model: the best layers are offered too.",
+    help="Scores of the model, to also offer its best layers.",
     show_default="none",
 )
 @Declared(
-    "--entries", type=click.IntRange(1), default=8, metavar="N", group="Choosing", help="Choices of layers at most."
+    "--entries",
+    type=click.IntRange(1),
+    default=8,
+    metavar="N",
+    group="Choosing",
+    help="Maximum number of choices of layers.",
 )
 @options.objective
-@options.recompute
+@artifact_options.recompute
 @_packing
-@options.check
+@artifact_options.check
 def menu(
     model: Path,
     bind: Bindings,
@@ -94,10 +100,10 @@ def menu(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Write a package with several choices of layers, for devices.
+    """Write a device package with several choices of layers.
 
-    They share the weights. A device scores the layers on its own data and takes the choice of the highest scores that
-    its memory allows.
+    The choices share the weights. A device scores the layers on its own data and takes the choice with the highest
+    scores that fits into its memory.
 
     \b
     Example:
@@ -127,13 +133,13 @@ def menu(
 
 
 def _take_packing(settings: dict[str, Any]) -> Packing:
-    """Take what Packing holds out of the options."""
+    """Move the options of a package into a `Packing`."""
     from ..device.package import DeviceScoring, Packing
     from ..errors import UsageError
 
     sketch = settings.pop("sketch")
     if isinstance(sketch, str):
-        raise UsageError(f"a package needs sketches of a number that is given: --sketch 1024, not --sketch {sketch}.")
+        raise UsageError(f"a package needs a fixed sketch size: --sketch 1024, not --sketch {sketch}.")
     scoring = DeviceScoring(sketch=sketch, **{name: settings.pop(name) for name in _SCORING})
     return Packing(
         scoring=scoring if settings.pop("scoring") else None,
@@ -152,7 +158,7 @@ def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> 
     for name, reason in content.get("left_out", {}).items():
         show(f"left out: {name}: {reason}", quiet)
     if content["preprocessing"] is None:
-        show("note: nothing is known of preprocessing: the device must be fed what the model takes", quiet)
+        show("note: no preprocessing is known: the device must supply inputs in the form that the model takes", quiet)
     size = sum(int(file["bytes"]) for file in content["files"])
     show(
         f"{output}: {len(content['files'])} files, {size_text(size)}; any onnxruntime from "

@@ -1,4 +1,4 @@
-"""Where the command starts: the command line in a process that is watched (see `isolation`)."""
+"""Entry point of the command: runs the command line in a watched process (see `isolation`)."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..file_names import ADAPTED
 from ..showing import counted
 from ..sizes import size_text
-from . import fleet_options, options
+from . import artifact_options, fleet_options, options, scoring_options
 from .common import (
     Bindings,
     bound_model,
@@ -33,8 +34,8 @@ _TRAINING = ("batch_size", "learning_rate", "schedule", "validation", "head_init
 @click.command(
     "simulate",
     cls=Command,
-    epilog="JSON: output, poll (what clients said of the layers; null where nobody was asked), head (how a new one was "
-    "fitted, or null), distribution_bytes (that a client gets once), rounds (the rows of fleet.jsonl).",
+    epilog="JSON: output, poll (the clients' votes on the layers; null if none were collected), head (how a new head "
+    "was fitted, or null), distribution_bytes (sent once to each client), rounds (the rows of fleet.jsonl).",
 )
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
@@ -46,20 +47,20 @@ _TRAINING = ("batch_size", "learning_rate", "schedule", "validation", "head_init
 @options.preprocessing
 @options.labels
 @options.selection
-@options.scoring
+@scoring_options.scoring
 @options.batch_size
-@options.rate.varied(shown="the optimizer's usual one")
+@options.rate.varied(shown="the usual one of the optimizer")
 @options.schedule
 @options.validation
 @options.head_init
 @options.objective
-@Declared("--clients", type=click.IntRange(1), default=20, metavar="N", group=_GROUP, help="Clients that there are.")
+@Declared("--clients", type=click.IntRange(1), default=20, metavar="N", group=_GROUP, help="Total number of clients.")
 @Declared(
     "--partition",
     default="iid",
     metavar="HOW",
     group=_GROUP,
-    help="How data is shared out: iid, dirichlet:A (the smaller A, the more clients differ), by-class:K (K each).",
+    help="How to distribute data: iid, dirichlet:A (clients differ more for smaller A), by-class:K (K classes each).",
 )
 @fleet_options.rounds
 @fleet_options.max_norm
@@ -69,11 +70,11 @@ _TRAINING = ("batch_size", "learning_rate", "schedule", "validation", "head_init
     type=Texts(),
     metavar="SIZE,...",
     group=_GROUP,
-    help="What clients have for a training step, one after another and again: who has too little trains a part.",
-    show_default="enough",
+    help="Memory of clients for a training step, assigned in turn; clients with too little train a part of the layers.",
+    show_default="unlimited",
 )
 @options.budget
-@options.check
+@artifact_options.check
 @options.resume
 @options.seed
 @options.compute
@@ -87,10 +88,10 @@ def simulate(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train as a fleet of devices would, in this process.
+    """Simulate the training of a fleet of devices in this process.
 
-    The training part of DATA is shared out among clients; each scores and trains on its own. The folder gets
-    fleet.json, fleet.jsonl (a line for each round), artifacts/, delta.safetensors and adapted.onnx.
+    The training part of DATA is distributed among clients; each scores and trains on its own share. The output folder
+    gets fleet.json, fleet.jsonl (one line per round), artifacts/, delta.safetensors and adapted.onnx.
 
     \b
     Example:
@@ -120,8 +121,8 @@ def simulate(
         choices=_take_objective(settings),
     )
     with progress_bar(quiet, lines=True) as progress:
-        how: dict[str, Any] = {"fleet": fleet, "adapting": adapting, "resume": resume, "progress": progress}
-        rows = simulate_fleet(bound_model(model, bind), given, output, **how)
+        arguments: dict[str, Any] = {"fleet": fleet, "adapting": adapting, "resume": resume, "progress": progress}
+        rows = simulate_fleet(bound_model(model, bind), given, output, **arguments)
     if plot is not None:
         plot_rounds(rows, plot)
     about = read_record(output / RECORD, FORMAT, VERSION, "fleet simulate")
@@ -129,17 +130,17 @@ def simulate(
         kept = {key: about[key] for key in ("poll", "head", "distribution_bytes")}
         show_json({"output": str(output), **kept, "rounds": rows})
         return
-    for line in _said(about, rows):
+    for line in _summary_lines(about, rows):
         show(line, quiet)
-    show(f"adapted model: {output / 'adapted.onnx'}", quiet)
+    show(f"adapted model: {output / ADAPTED}", quiet)
 
 
 def _take_fleet(settings: dict[str, Any]) -> Fleet:
-    """Take what Fleet holds out of the options."""
+    """Move the fleet options into a `Fleet`."""
     from ..fleet.options import Fleet
 
-    taken = {name: settings.pop(name) for name in Fleet.__dataclass_fields__ if name in settings}
-    return Fleet(**{name: value for name, value in taken.items() if value is not None})
+    values = {name: settings.pop(name) for name in Fleet.__dataclass_fields__ if name in settings}
+    return Fleet(**{name: value for name, value in values.items() if value is not None})
 
 
 def _take_objective(settings: dict[str, Any]) -> Any:
@@ -148,8 +149,8 @@ def _take_objective(settings: dict[str, Any]) -> Any:
     return Choices(**{name: settings.pop(name) for name in Choices.__dataclass_fields__ if name in settings})
 
 
-def _said(about: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """The lines for people."""
+def _summary_lines(about: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines that summarise a simulation."""
     lines = []
     poll, head = about["poll"], about["head"]
     if poll is not None:
@@ -160,11 +161,12 @@ def _said(about: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     if head is not None and head["note"] is None:
         lines.append(f"head: {head['head']!r} fitted to {counted(head['rows'], 'row')} of all clients")
     elif head is not None:
-        lines.append(f"head: {head['head']!r} starts from random numbers: {head['note']}")
+        lines.append(f"head: {head['head']!r} starts from random values: {head['note']}")
     lines += [_row(row) for row in rows]
     down, up = size_text(about["bytes_down"]), size_text(about["bytes_up"])
     lines.append(
-        f"a client gets {size_text(about['distribution_bytes'])} once, then {down} down and at most {up} up in a round"
+        f"each client downloads {size_text(about['distribution_bytes'])} once, then per round {down}, and uploads at "
+        f"most {up}"
     )
     lines += [
         f"dropped in round {row['round']}: client {d['client']}: {d['why']}" for row in rows for d in row["dropped"]
@@ -185,7 +187,7 @@ def _row(row: dict[str, Any]) -> str:
 @click.command(
     "round",
     cls=Command,
-    epilog="JSON: output, counted (files that are in the new delta), dropped (file, why), model_sha256, entry, sha256.",
+    epilog="JSON: output, counted (files merged into the new delta), dropped (file, why), model_sha256, entry, sha256.",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("deltas", metavar="DELTAS", type=click.Path(path_type=Path), nargs=-1, required=True)
@@ -196,16 +198,16 @@ def _row(row: dict[str, Any]) -> str:
     type=Numbers(),
     metavar="N,...",
     group=_GROUP,
-    help="How much each delta counts, such as the samples it was trained on.",
-    show_default="all alike",
+    help="Weight of each delta, e.g. the number of samples it was trained on.",
+    show_default="equal",
 )
 @Declared(
     "--base",
     type=FILE,
     metavar="DELTA",
     group=_GROUP,
-    help="The delta that devices began with.",
-    show_default="the values that training in DIR begins with",
+    help="The delta that devices started from.",
+    show_default="the initial values in DIR",
 )
 @Declared(
     "--entry",
@@ -216,10 +218,10 @@ def _row(row: dict[str, Any]) -> str:
 )
 @fleet_options.max_norm
 def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Make one delta of those that devices have sent.
+    """Merge the deltas that devices have sent into one.
 
-    DIR is what the deltas are of: a folder of artifacts, or a device package. Each tensor is the mean of the deltas
-    that have it. A delta that is damaged, of another model, or does not fit is dropped and said to be.
+    DIR is the artifacts folder or device package that the deltas belong to. Each tensor is the mean of the deltas that
+    have it. A delta that is damaged, of another model, or does not fit is dropped and reported.
 
     \b
     Example:
@@ -235,7 +237,7 @@ def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, 
         return
     for file, why in merged.dropped:
         show(f"dropped: {file}: {why}", quiet)
-    show(f"{output}: of {counted(len(merged.counted), 'delta')}, for the model {merged.delta.model_sha256}", quiet)
+    show(f"{output}: from {counted(len(merged.counted), 'delta')}, for the model {merged.delta.model_sha256}", quiet)
 
 
 @click.command("app", cls=Command, epilog="JSON: output, files.")
@@ -243,7 +245,7 @@ def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, 
 @options.folder.varied(required=True)
 @options.printed
 @options.batch_size
-@options.rate.varied(shown="the optimizer's usual one")
+@options.rate.varied(shown="the usual one of the optimizer")
 @options.schedule
 @options.validation
 @fleet_options.rounds
@@ -251,10 +253,10 @@ def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, 
 @fleet_options.local
 @options.seed
 def app(source: Path, output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Write an app with which Flower trains a real fleet.
+    """Write a Flower app that trains a real fleet.
 
-    Of the artifacts in DIR; or of a model, whose layers clients then vote on first. `flwr run` takes the app to a
-    simulation or a deployment. What is given here can be changed there with --run-config.
+    The app trains the artifacts in DIR, or a model, whose layers the clients vote on first. `flwr run` starts the app
+    in a simulation or a deployment; --run-config overrides the settings given here.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""How --help is laid out: options under headings, with their defaults; commands in the order of the work."""
+"""Layout of --help: options under headings, with their defaults; commands in the order of a typical workflow."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import click
 
 from ..errors import UsageError
 
-FLEET = "Fleet"
-# The headings of options, the everyday ones first.
-GROUPS = ("Output", "Model", "Data", "Choosing", "Scoring", "Training", FLEET, "Budget", "Artifacts", "Runtime")
-CONFIG = "adabet_onnx.config"  # under which a context notes the file that options are taken from
-_WIDEST = 26  # of the names of options beside which their help begins
+ARTIFACTS, FLEET, SCORING = "Artifacts", "Fleet", "Scoring"
+# The headings of options, the most used ones first.
+GROUPS = ("Output", "Model", "Data", "Choosing", SCORING, "Training", FLEET, "Budget", ARTIFACTS, "Runtime")
+CONFIG = "adabet_onnx.config"  # the key under which a context holds the path of its configuration file
+_WIDEST = 26  # characters: the help of an option with a longer name starts on the next line
 
-_SPACE, _HYPHEN = "\u00a0", "\u2011"  # at which lines are not broken
+_SPACE, _HYPHEN = "\u00a0", "\u2011"  # characters at which a line is never broken
 _SAME = object()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -29,10 +29,10 @@ class Option(click.Option):
     """An option under a heading.
 
     Args:
-        names: as click's.
+        names: as in click.
         group: the heading, one of GROUPS.
-        aliases: names it had before: they work, and no help shows them.
-        attributes: as click's; a text as ``show_default`` is shown as it is.
+        aliases: former names, which still work but are not shown in help.
+        attributes: as in click; a string as ``show_default`` is shown unchanged.
     """
 
     def __init__(self, names: Sequence[str], *, group: str, aliases: Sequence[str] = (), **attributes: Any) -> None:
@@ -41,11 +41,11 @@ class Option(click.Option):
 
     @property
     def key(self) -> str:
-        """Its name without dashes, as in a file of options."""
+        """The name without leading dashes, as in a configuration file."""
         return max(self.opts, key=len).lstrip("-")
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let the parser know the aliases as well."""
+        """Register the aliases with the parser too."""
         shown = self.opts
         self.opts = [*shown, *self.aliases]
         try:
@@ -54,7 +54,7 @@ class Option(click.Option):
             self.opts = shown
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """The default, said as it is written; and the range of numbers, unless it is only a lowest one."""
+        """Show a textual default unchanged, and a range only if it has an upper end."""
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
@@ -67,9 +67,9 @@ class Command(click.Command):
     """A command whose options stand under headings."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; where options come from a file, what is wrong with one says so.
+        """Run the command; usage errors name the configuration file, if options came from one.
 
-        Nothing is written in the place of what is read: a slip with -o must not cost a model or the data.
+        An output path that is also an input is rejected, so that a mistyped -o cannot overwrite a model or the data.
         """
         try:
             self._keep_inputs(ctx)
@@ -82,16 +82,16 @@ class Command(click.Command):
     def _keep_inputs(self, ctx: click.Context) -> None:
         from ..files import keep_apart
 
-        given: dict[bool, list[tuple[click.Parameter, Path]]] = {True: [], False: []}  # by whether it has to be there
+        paths: dict[bool, list[tuple[click.Parameter, Path]]] = {True: [], False: []}  # by whether it must exist
         for param in self.params:
             path = ctx.params.get(param.name or "")
             if isinstance(param.type, click.Path) and isinstance(path, Path):
-                given[param.type.exists].append((param, path))
-        for param, path in given[False]:
-            keep_apart(path, [other for _, other in given[True]], max(param.opts, key=len))
+                paths[param.type.exists].append((param, path))
+        for param, path in paths[False]:
+            keep_apart(path, [other for _, other in paths[True]], max(param.opts, key=len))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, one heading after the other, their help in one column."""
+        """Write the options heading by heading, with their help texts aligned in one column."""
         rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
@@ -110,12 +110,12 @@ class Command(click.Command):
 
 
 def _in_one(text: str) -> str:
-    """A help text in which no word with a hyphen and no short default is spread over two lines."""
+    """The help text with hyphenated words and short defaults protected from line breaks."""
     return re.sub(r"\[[^\]]{1,32}\]$", lambda match: match[0].replace(" ", _SPACE), text).replace("-", _HYPHEN)
 
 
 def together(*options: Decorator[Any]) -> Decorator[Any]:
-    """Several options as one decorator, in this order in --help."""
+    """Combine several options into one decorator; --help lists them in this order."""
 
     def decorate(command: Function) -> Function:
         for option in reversed(options):
@@ -126,20 +126,20 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
 
 
 class Declared:
-    """An option, declared once: it means the same in every command that has it, whose default may differ.
+    """An option declared once: it means the same in every command that has it; only its default may differ.
 
     Args:
-        names: as click's.
+        names: as in click.
         group: the heading, one of GROUPS.
-        help: what it means.
-        attributes: as click's.
+        help: the help text.
+        attributes: as in click.
     """
 
     def __init__(self, *names: str, group: str, help: str, **attributes: Any) -> None:
         self._names, self._attributes = names, {"group": group, "help": help, "show_default": True, **attributes}
 
     def __call__(self, command: Function) -> Function:
-        """Give a command this option."""
+        """Add this option to a command."""
         return click.option(*self._names, cls=Option, **self._attributes)(command)
 
     def varied(
@@ -150,17 +150,22 @@ class Declared:
         required: bool = False,
         aliases: Sequence[str] = (),
         choices: Sequence[str] | None = None,
+        metavar: str | None = None,
+        help: str | None = None,
     ) -> Declared:
-        """The same for one command.
+        """Return a variant of the option for one command.
 
         Args:
-            default: where this command has one of its own.
-            shown: how the default is described where it is no value.
-            required: whether it must be given.
-            aliases: names it had in this command before.
-            choices: the words it takes, where this command has others.
+            default: the default for this command, if it differs.
+            shown: the text that describes a default which is not a plain value.
+            required: whether the option must be given.
+            aliases: former names of the option in this command.
+            choices: the accepted values for this command, if they differ.
+            metavar: how the value is shown in this command, if it differs.
+            help: the help text in this command, if it differs.
         """
         own: dict[str, Any] = {"required": required, "aliases": aliases}
+        own |= {key: text for key, text in (("metavar", metavar), ("help", help)) if text is not None}
         if choices is not None:
             own["type"] = click.Choice(choices)
         if default is not _SAME:

@@ -1,4 +1,4 @@
-"""The command group, and what turns errors into one message and an exit code."""
+"""The command group, and the translation of errors into one message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..version import __version__
 from .commands import Commands, LazyGroup
 
 _EPILOG = """\b
-Completion with the Tab key: this in ~/.bashrc (zsh: zsh_source in ~/.zshrc):
+For completion with the Tab key, add this to ~/.bashrc (zsh: zsh_source in ~/.zshrc):
   eval "$(_ADABET_ONNX_COMPLETE=bash_source adabet-onnx)"
 """
 _as_usual = warnings.showwarning
@@ -39,11 +39,11 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit with 2 for usage errors, 1 for failures, 130 when interrupted."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal or file that cannot show a sign gets a ? for it
+    """Run the command line; exit with 2 for usage errors, 1 for failures, 130 if interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # characters that the stream cannot encode become ?
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what it warns of in damaged files, an error of ours says
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # damaged files are reported by our own errors
     warnings.showwarning = _warned
     sys.exit(_run())
 
@@ -56,7 +56,7 @@ def _warned(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning of ours in a line of its own; any other as Python writes it."""
+    """Print our own warnings as one line, any other as Python does."""
     if issubclass(category, ProviderWarning):
         from .translate import translate
 
@@ -67,7 +67,7 @@ def _warned(
 
 def _run() -> int:
     try:
-        code = cli.main(prog_name="adabet-onnx", standalone_mode=False)  # a number where a command chose to exit
+        code = cli.main(prog_name="adabet-onnx", standalone_mode=False)  # a number if a command exited
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -80,7 +80,7 @@ def _run() -> int:
         from .next_steps import after_interruption
 
         command = after_interruption(sys.argv[1:])
-        click.echo("Interrupted." if command is None else f"Interrupted. It goes on with: {command}", err=True)
+        click.echo("Interrupted." if command is None else f"Interrupted. Resume with: {command}", err=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,12 +88,12 @@ def _run() -> int:
     except MemoryError:
         click.echo("Error: out of memory. Give a smaller batch size or less data.", err=True)
         return 1
-    except Exception as error:  # a fault of ours: say so in a sentence, keep the traceback for those who ask
+    except Exception as error:  # a bug: one sentence for users, the traceback on request
         if os.environ.get("ADABET_DEBUG"):
             raise
         click.echo(
-            f"Error: {type(error).__name__}: {error}. This is a fault in adabet-onnx: please report it, with what "
-            "ADABET_DEBUG=1 prints.",
+            f"Error: {type(error).__name__}: {error}. This is a bug in adabet-onnx. Please report it, with the output "
+            "of ADABET_DEBUG=1.",
             err=True,
         )
         return 1

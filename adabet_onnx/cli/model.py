@@ -1,4 +1,4 @@
-"""Commands about models: inspect, check, import, new-head, surgery."""
+"""Commands for models: inspect, check, import, new-head, surgery."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..vocabulary import PROBES
-from . import options
+from . import options, scoring_options
 from .common import Bindings, bound_model, once
 from .layout import Command, Declared
 from .parameters import FILE, Extent
@@ -90,14 +90,14 @@ def _description(model: Model) -> dict[str, Any]:
 @options.printed
 @options.bind
 @Declared(
-    "--only", "layers", multiple=True, metavar="GLOB", group="Choosing", help="Ask about these layers; repeatable."
+    "--only", "layers", multiple=True, metavar="GLOB", group="Choosing", help="Check these layers only; repeatable."
 ).varied(aliases=("--layers",), shown="all")
 @options.loss
 def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_json: bool, quiet: bool) -> None:
-    """Say which layers can be trained, and what stands in the way.
+    """Report which layers can be trained, and why others cannot.
 
-    For each layer, with which backend, and what is repaired before. Nothing is trained. The exit code is 1 if one of
-    the layers asked about can be trained by no backend.
+    For each layer: the backend that can train it, and the repairs made before. Nothing is trained. The exit code is 1
+    if no backend can train one of the checked layers.
 
     \b
     Example:
@@ -109,19 +109,19 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
     from ..selection.pool import matching
     from ..trainability.preflight import check_model
 
-    found = check_model(open_model(bound_model(model, bind)), loss=loss)
+    report = check_model(open_model(bound_model(model, bind)), loss=loss)
     if layers:
-        names = [layer.name for layer in found.layers]
-        found = found.only({names[i] for i in matching(names, layers)})
+        names = [layer.name for layer in report.layers]
+        report = report.only({names[i] for i in matching(names, layers)})
     if as_json:
-        show_json(found.to_json())
+        show_json(report.to_json())
     else:
-        show(check_table(found), quiet)
-    lost = found.untrainable
+        show(check_table(report), quiet)
+    lost = report.untrainable
     if lost:
         name, reason = next(iter(lost.items()))
         raise ModelError(
-            f"{found.model}: no backend can train {len(lost)} of {len(found.layers)} layers. Layer {name!r}: {reason}"
+            f"{report.model}: no backend can train {len(lost)} of {len(report.layers)} layers. Layer {name!r}: {reason}"
         )
 
 
@@ -130,8 +130,8 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
 @options.file.varied(required=True)
 @options.printed
 @Declared(
-    "--logits", metavar="NAME", group="Model", help="The output, or value inside, that a loss is computed from."
-).varied(shown="the only one, or the one so called")
+    "--logits", metavar="NAME", group="Model", help="The output, or inner value, that the loss is computed from."
+).varied(shown="the only output, or the one with that name")
 @Declared(
     "--dim",
     "dims",
@@ -139,7 +139,7 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
     multiple=True,
     metavar="NAME=SIZE",
     group="Model",
-    help="The size of a dimension that the file leaves open; repeatable.",
+    help="Size of a dimension that is dynamic in the file; repeatable.",
 )
 @options.bind
 def import_(
@@ -153,8 +153,8 @@ def import_(
 ) -> None:
     """Write a model as the other commands see it, in plain float32.
 
-    With the outputs that are made from its logits, and only the batch left open. For models that the other commands
-    cannot take as they are, and to see what opening changes.
+    It keeps the outputs that are computed from its logits, and only the batch stays dynamic. For models that the other
+    commands cannot open unchanged, and to see what opening changes.
 
     \b
     Example:
@@ -199,9 +199,9 @@ def new_head(
 ) -> None:
     """Give a model a new last layer, for another number of classes.
 
-    Its weights are drawn anew. A final Softmax or Sigmoid is dropped, and what belongs to the old outputs: the
-    normalisation of an embedding, an activation, a temperature. ConvTranspose layers that only enlarge what the last
-    layer gives enlarge the new outputs.
+    Its weights are random. A final Softmax or Sigmoid is removed, as is what belongs to the old outputs: the
+    normalisation of an embedding, an activation, a temperature. ConvTranspose layers that only upsample the output of
+    the last layer upsample the new outputs.
 
     \b
     Example:
@@ -229,8 +229,8 @@ def new_head(
 @click.command(cls=Command, epilog="JSON: output, kind, outputs (their names, by layer).")
 @click.argument("model", type=FILE)
 @options.file.varied(required=True)
-@Declared("--outputs", type=click.Choice(PROBES), required=True, group="Output", help="What to expose of every layer.")
-@options.sketch
+@Declared("--outputs", type=click.Choice(PROBES), required=True, group="Output", help="What to expose for every layer.")
+@scoring_options.sketch.varied(metavar="K", help="Size of the sketches that distances are computed from.")
 @options.seed
 @options.printed
 @options.bind
@@ -246,9 +246,9 @@ def surgery(
 ) -> None:
     """Expose activations, Gram matrices or sketches as outputs.
 
-    Of every layer its activation, the centred Gram matrix of a batch's, or a sketch of each sample's: numbers whose
-    distances are nearly those of the activations. The outputs' names, by layer, stand in the file's metadata under
-    adabet_onnx.probes; size and seed of sketches under adabet_onnx.sketch.
+    For every layer, the output is its activation, the centred Gram matrix of a batch of activations, or a sketch of
+    each sample's activation: numbers whose distances approximate those of the activations. The file's metadata has the
+    outputs' names by layer under adabet_onnx.probes, and the size and seed of sketches under adabet_onnx.sketch.
 
     \b
     Example:
@@ -265,11 +265,9 @@ def surgery(
     from ..scoring.sketch import SKETCH
 
     if outputs != "sketch" and sketch != "auto":
-        raise UsageError(
-            f"--sketch is for --outputs sketch, not for {outputs}: leave it out, or take --outputs sketch."
-        )
+        raise UsageError(f"--sketch is for --outputs sketch, not for {outputs}: leave it out, or use --outputs sketch.")
     if sketch == "off":
-        raise UsageError("--sketch off means exact distances, which follow from Gram matrices: take --outputs gram.")
+        raise UsageError("--sketch off means exact distances, which follow from Gram matrices: use --outputs gram.")
     check_sketch(sketch)
     size = SKETCH if isinstance(sketch, str) else sketch
     probed, names = add_probes(open_model(bound_model(model, bind)), outputs, sketch=size, seed=seed)

@@ -1,4 +1,4 @@
-"""Which commands come next, as they can be typed: after a run, and after one that was interrupted."""
+"""Suggested next commands, ready to be typed: after a run, and after an interrupted one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..file_names import ADAPTED
 from .layout import Option
 from .parameters import Share, weights_text
 
 _READING = ("layout", "allow_resize")
 _COMPUTING = ("threads", "provider", "provider_options")
 _LABELS = ("loss", "class_axis", "ignore_label")
-# What a comparison is given as the run was, so that the two can be held against each other.
+# The options that a comparison shares with the run, so that their results are comparable.
 _COMPARED = (
     *("num_classes", "keep_tail", "append", "bind", "preset", "scale", "mean", "std", "bgr", *_READING, *_LABELS),
     *("epochs", "batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "clip_norm", "label_smoothing"),
@@ -27,14 +28,14 @@ _COMPARED = (
 
 
 def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
-    """What to do with what a run has written, in lines.
+    """Return lines with the commands that make use of the results of a run.
 
     Args:
-        ctx: of the run.
-        comparable: whether there are test data, without which nothing is compared.
+        ctx: the context of the run.
+        comparable: whether there is test data, which a comparison needs.
     """
     model, data, folder = (Path(ctx.params[name]) for name in ("model", "data", "output"))
-    adapted = folder / "adapted.onnx"
+    adapted = folder / ADAPTED
     commands = [
         ["predict", adapted, data, *_given(ctx, (*_READING, *_COMPUTING[1:]))],
         ["evaluate", adapted, data, *_given(ctx, (*_READING, *_LABELS, *_COMPUTING[1:]))],
@@ -48,10 +49,10 @@ def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
 
 
 def after_interruption(words: Sequence[str]) -> str | None:
-    """The command that goes on where one stopped; None where there is none.
+    """Return the command that resumes an interrupted one, or None if it cannot be resumed.
 
     Args:
-        words: of the command line, without the name of the program.
+        words: the command line, without the name of the program.
     """
     if not words or words[0] not in ("run", "train", "compare"):
         return None
@@ -64,13 +65,13 @@ def _typed(words: Sequence[object]) -> str:
 
 
 def _given(ctx: click.Context, names: Sequence[str]) -> list[str]:
-    """Options as they were given on the command line, or in a file."""
-    asked = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
-    found = [option for option in ctx.command.params if isinstance(option, Option) and option.name in names]
+    """Return the options that were given on the command line or in a file, in the same form."""
+    explicit = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+    options = [option for option in ctx.command.params if isinstance(option, Option) and option.name in names]
     return [
         word
-        for option in found
-        if ctx.get_parameter_source(option.name or "") in asked
+        for option in options
+        if ctx.get_parameter_source(option.name or "") in explicit
         for word in _words(option, ctx.params[option.name or ""])
     ]
 
@@ -86,11 +87,11 @@ def _words(option: Option, value: Any) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """A value as its option takes it."""
+    """Format a value in the form that its option accepts."""
     if isinstance(value, Share):
         return f"{float(value):g}x"
     if isinstance(value, dict):
         return weights_text(value)
-    if isinstance(value, tuple) and isinstance(value[0], str):  # of --input
+    if isinstance(value, tuple) and isinstance(value[0], str):  # --input
         return f"{value[0]}={value[1] if isinstance(value[1], str) else json.dumps(value[1])}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Types of what is given on the command line: paths, sizes, shares, numbers, names with values."""
+"""Types of command-line values: paths, sizes, shares, numbers, names with values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         try:
             return parse_size(value, "it")
         except UsageError as error:
@@ -35,21 +35,21 @@ class Size(click.ParamType[int]):
 
 
 class Share(float):
-    """A multiple of what training all layers takes."""
+    """A multiple of the cost of training all layers."""
 
 
 class ShareType(click.ParamType[Share]):
-    """A multiple of what training all layers takes: 0.5x."""
+    """A multiple of the cost of training all layers: 0.5x."""
 
     name = "share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, Share):
             return value
         match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
         if match is None or not 0 < float(match[1]) < math.inf:
-            self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)
+            self.fail(f"{value!r} is not a multiple of the cost of training all layers, such as 0.5x.", param, ctx)
         return Share(match[1])
 
 
@@ -57,12 +57,12 @@ SHARE = ShareType()
 
 
 class Limit(click.ParamType["int | Share"]):
-    """A number of bytes, or a share of what training all layers takes: 64MB, 0.25x."""
+    """A number of bytes, or a share of the cost of training all layers: 64MB, 0.25x."""
 
     name = "limit"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Share:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, Share):
             return value
         kind = SHARE if str(value).strip().lower().endswith("x") else Size()
@@ -75,7 +75,7 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, tuple):
             return value
         try:
@@ -85,29 +85,29 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
 
 
 def weights_text(weights: dict[str, float]) -> str:
-    """Weights by names of classes, as `Weights` takes them."""
+    """Format weights by class name in the form that `ClassWeights` accepts."""
     return ",".join(f"{name}={weight:.9g}" for name, weight in weights.items())
 
 
-class Weights(Numbers):
-    """Weights of classes: balanced, a number for each class, or numbers by names of classes."""
+class ClassWeights(Numbers):
+    """Class weights: balanced, a number for each class, or numbers by class name."""
 
     name = "weights"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, dict) or value == "balanced":
             return value
         if "=" not in str(value):
             return super().convert(value, param, ctx)
         pairs = [part.rpartition("=") for part in str(value).split(",")]
         try:
-            found = {name.strip(): float(number) for name, _, number in pairs}
+            weights = {name.strip(): float(number) for name, _, number in pairs}
         except ValueError:
-            found = {}
-        if len(found) != len(pairs) or "" in found:
-            self.fail(f"{value!r} is not NAME=NUMBER, separated by commas, each name once: cat=2,dog=1.", param, ctx)
-        return found
+            weights = {}
+        if len(weights) != len(pairs) or "" in weights:
+            self.fail(f"{value!r} is not a list NAME=NUMBER,... with each name once, such as cat=2,dog=1.", param, ctx)
+        return weights
 
 
 class Rate(click.ParamType["float | str"]):
@@ -116,7 +116,7 @@ class Rate(click.ParamType["float | str"]):
     name = "rate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         text = str(value).strip().lower()
         if text == AUTO:
             return AUTO
@@ -127,12 +127,12 @@ class Rate(click.ParamType["float | str"]):
 
 
 class SketchSize(click.ParamType["int | str"]):
-    """The most numbers of a sketch, auto, or off."""
+    """The largest size of a sketch, auto, or off."""
 
     name = "sketch"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         text = str(value).strip().lower()
         if text in SKETCHES:
             return text
@@ -147,7 +147,7 @@ class Extent(click.ParamType["tuple[str, int]"]):
     name = "extent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, tuple):
             return value
         name, _, size = str(value).rpartition("=")
@@ -156,13 +156,13 @@ class Extent(click.ParamType["tuple[str, int]"]):
         return name, int(size)
 
 
-class Bound(click.ParamType["tuple[str, Any]"]):
+class InputValue(click.ParamType["tuple[str, Any]"]):
     """A value for an input: sr=16000, training=false, mask=[1,0], lora_A=FILE.npy."""
 
     name = "bound"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, tuple):
             return value
         name, _, text = str(value).partition("=")
@@ -174,13 +174,13 @@ class Bound(click.ParamType["tuple[str, Any]"]):
             return name, {"True": True, "False": False}.get(text, text)
 
 
-class Setting(Bound):
-    """A name and a text: device_type=GPU."""
+class ProviderOption(InputValue):
+    """A name and a value: device_type=GPU."""
 
     name = "setting"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         name, _, text = str(value).partition("=") if not isinstance(value, tuple) else (value[0], "=", str(value[1]))
         if not name or not text:
             self.fail(f"{value!r} is not KEY=VALUE, such as device_type=GPU.", param, ctx)
@@ -196,7 +196,7 @@ class Words(click.ParamType["tuple[str, ...]"]):
         self._known = tuple(known)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Parse, or fail as click does."""
+        """Parse the value, or fail with click's error."""
         if isinstance(value, tuple):
             return value
         words = tuple(word.strip() for word in str(value).split(",") if word.strip())
@@ -204,7 +204,7 @@ class Words(click.ParamType["tuple[str, ...]"]):
             if word not in self._known:
                 self.fail(f"{word!r} is not one of {', '.join(self._known)}.", param, ctx)
         if not words:
-            self.fail(f"give at least one of {', '.join(self._known)}.", param, ctx)
+            self.fail(f"Give at least one of {', '.join(self._known)}.", param, ctx)
         return words
 
 
@@ -214,7 +214,7 @@ class Texts(click.ParamType["tuple[str, ...]"]):
     name = "texts"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split."""
+        """Split the value at commas."""
         if isinstance(value, tuple):
             return value
         return tuple(part.strip() for part in str(value).split(",") if part.strip())

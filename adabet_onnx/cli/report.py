@@ -1,4 +1,4 @@
-"""The command that writes a page."""
+"""The command report."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .printing import progress_bar, show, show_json
 @click.command(cls=Command, epilog="JSON: output, notes.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
-@Declared("--costs/--no-costs", default=True, group="Output", help="Predict what training each layer takes.")
+@Declared("--costs/--no-costs", default=True, group="Output", help="Include the predicted cost of training each layer.")
 @options.printed
 @options.scored_model
 def report(folder: Path, output: Path, model: Path | None, costs: bool, as_json: bool, quiet: bool) -> None:
     """Write the results in a folder as one HTML page.
 
-    It opens in any browser, offline, and can be sent to anyone. DIR is what run or compare wrote;
-    both may lie in one folder, and a stability.json beside them.
+    The page opens in any browser, offline, and is a single file. DIR is the output folder of run or compare, or of
+    both; a stability.json in it is included.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Commands that do the whole job, and the one that says what is installed: run, demo, doctor."""
+"""Commands for the whole workflow and for diagnosis: run, demo, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import config, next_steps, options
+from . import artifact_options, config, next_steps, options, scoring_options
 from .common import (
     Bindings,
     bound_model,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..outcome import Outcome
 
 
-@click.command(cls=Command, epilog="JSON: what run.json in the output folder holds.")
+@click.command(cls=Command, epilog="JSON: the content of run.json in the output folder.")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.folder.varied(required=True)
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.labels
 @options.selection
-@options.scoring
+@scoring_options.scoring
 @options.epochs.varied(shown="10")
 @options.rate
 @options.batch_size.varied(default=32)
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 @options.augmentation
 @options.objective
 @options.budget
-@options.form
-@options.check
+@artifact_options.form
+@artifact_options.check
 @options.features
 @options.resume
 @options.measure
@@ -70,9 +70,9 @@ def run(
 ) -> None:
     """Adapt a model to new data: score, select, train and export.
 
-    And say what it gained and cost. DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder
-    of images, one folder per class. The output folder gets scores.json, selection.json, artifacts/, metrics.jsonl and
-    adapted.onnx.
+    Then report the gain in accuracy and the cost of training. DATA is an .npz with x_train, y_train, x_test and y_test
+    (or x and y), or a folder of images with one subfolder per class. The output folder gets scores.json,
+    selection.json, artifacts/, metrics.jsonl and adapted.onnx.
 
     \b
     Example:
@@ -81,22 +81,13 @@ def run(
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --channel-rho 0.5
     """
     from ..adapting import Adapting
-    from ..drawing import check_plot_path
-    from ..files import check_output
     from ..options import with_given
     from ..outcome import save_summary, summary
     from ..pipeline import adapt
-    from ..report.tables import outcome_text
-    from ..training.predictions import check_suffix
     from ..training.settings import Settings
 
-    if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
-        check_output(plot)
     predictions = settings["save_predictions"]
-    if predictions is not None and check_suffix(predictions) and predictions.parent.absolute() != output.absolute():
-        check_output(predictions)
-    if save_config is not None and save_config.parent.absolute() != output.absolute():
-        check_output(save_config)
+    _check_outputs(output, plot, predictions, save_config)
     resume, given = settings.pop("resume"), take_data(data, settings)
     training = [name for name in Settings.__dataclass_fields__ if name != "seed"]
     adapting = Adapting(
@@ -114,12 +105,40 @@ def run(
     save_summary(outcome, command=this_command())
     if save_config is not None:
         config.write_config(save_config, click.get_current_context())
-    measured = bool(outcome.scores.samples)
-    if plot is not None and measured:
+    if plot is not None and outcome.scores.samples:
         outcome.scores.plot(plot, chosen=outcome.selection.layers)
     if as_json:
         show_json(summary(outcome) | {"command": this_command()})
         return
+    _show_outcome(outcome, plot, quiet)
+    if predictions is not None:
+        show(f"predictions: {predictions}", quiet)
+    show(f"\n{next_steps.after_run(click.get_current_context(), comparable=outcome.is_of_test_data)}", quiet)
+
+
+def _check_outputs(output: Path, plot: Path | None, predictions: Path | None, save_config: Path | None) -> None:
+    """Check that the files outside the output folder can be written.
+
+    Raises:
+        UsageError: the ending of a name is not supported.
+        OutputError: a file cannot be written.
+    """
+    from ..drawing import check_plot_path
+    from ..files import check_output
+    from ..training.predictions import check_suffix
+
+    if plot is not None:
+        check_plot_path(plot)
+    if predictions is not None:
+        check_suffix(predictions)
+    for path in (plot, predictions, save_config):
+        if path is not None and path.parent.absolute() != output.absolute():
+            check_output(path)
+
+
+def _show_outcome(outcome: Outcome, plot: Path | None, quiet: bool) -> None:
+    from ..report.tables import outcome_text
+
     for note in outcome.model.notes:
         show(f"note: {note}", quiet)
     show(f"data: {outcome.data}", quiet)
@@ -127,24 +146,21 @@ def run(
         show(f"features: {outcome.features}", quiet)
     if outcome.rates is not None:
         show(f"learning rate: {outcome.rates.summary}", quiet)
-    if not measured:
-        nothing = f", and {plot} was not drawn" if plot is not None else ""
-        show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
+    if not outcome.scores.samples:
+        omitted = f"; {plot} was not written" if plot is not None else ""
+        show(f"note: the data has too few samples for scores, which this strategy does not need{omitted}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
-    if predictions is not None:
-        show(f"predictions: {predictions}", quiet)
-    show(f"\n{next_steps.after_run(click.get_current_context(), comparable=outcome.is_of_test_data)}", quiet)
 
 
 def _in_options(outcome: Outcome) -> Outcome:
-    """What `run.json` says, in the words of this command line."""
-    told = {"advice": outcome.advice, "features": outcome.features, "not_measured": outcome.not_measured}
+    """Translate the texts that `run.json` holds from parameters into options."""
+    translatable = {"advice": outcome.advice, "features": outcome.features, "not_measured": outcome.not_measured}
     warnings = tuple(map(translate, outcome.warnings))
-    return dataclasses.replace(outcome, warnings=warnings, **translated(told))
+    return dataclasses.replace(outcome, warnings=warnings, **translated(translatable))
 
 
-@click.command(cls=Command, epilog="JSON: what run.json in the output folder holds, and picture (a path).")
+@click.command(cls=Command, epilog="JSON: the content of run.json in the output folder, and picture (a path).")
 @options.folder.varied(default=Path("adabet-demo"))
 @options.printed
 @options.epochs.varied(default=15)
@@ -169,7 +185,7 @@ def demo(output: Path, epochs: int, as_json: bool, quiet: bool) -> None:
         show_json(summary(outcome) | {"command": None, "picture": str(picture)})
         return
     show(outcome_text(outcome), quiet)
-    show(f"everything is in {output}; look at {picture}", quiet)
+    show(f"all results are in {output}; {picture} shows them", quiet)
 
 
 @click.command(
@@ -177,9 +193,9 @@ def demo(output: Path, epochs: int, as_json: bool, quiet: bool) -> None:
 )
 @options.printed
 def doctor(as_json: bool, quiet: bool) -> None:
-    """Say what is installed and what it allows.
+    """Report what is installed and what can be done with it.
 
-    The exit code is 1 if nothing works.
+    The exit code is 1 if no backend works.
 
     \b
     Example:
@@ -187,10 +203,10 @@ def doctor(as_json: bool, quiet: bool) -> None:
     """
     from ..report.doctor import diagnosis, findings
 
-    found = findings()
+    results = findings()
     if as_json:
-        show_json(found)
+        show_json(results)
     else:
-        show(diagnosis(found), quiet)
-    if not found["works"]:
+        show(diagnosis(results), quiet)
+    if not results["works"]:
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""Commands that choose: score and select."""
+"""Commands for choosing layers: score and select."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from . import options
+from . import artifact_options, options, scoring_options
 from .common import Bindings, bound_model, take_choosing, take_data, take_preprocessing, take_runtime, take_scoring
 from .layout import Command, Declared
 from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command, epilog="JSON: what scores.json holds.")
+@click.command(cls=Command, epilog="JSON: the content of scores.json.")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.file.varied(required=True)
@@ -22,21 +22,21 @@ from .printing import progress_bar, show, show_json
 @options.printed
 @options.bind
 @options.preprocessing
-@options.estimator
-@options.samples
-@options.subset_size
-@options.subsets
-@options.batches
-@options.batch_points.varied(aliases=("--batch-size",))
-@options.sketch
-@options.order
+@scoring_options.estimator
+@scoring_options.samples
+@scoring_options.subset_size
+@scoring_options.subsets
+@scoring_options.batches
+@scoring_options.batch_points.varied(aliases=("--batch-size",))
+@scoring_options.sketch
+@scoring_options.order
 @Declared(
     "--channels",
     is_flag=True,
     group="Scoring",
     help="Also score the output channels of each layer, for select --channel-rho.",
 )
-@options.scoring_memory.varied(aliases=("--max-memory",))
+@scoring_options.scoring_memory.varied(aliases=("--max-memory",))
 @options.seed
 @options.compute
 def score(
@@ -68,13 +68,13 @@ def score(
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    how, threads = with_given(take_scoring(settings), channels=channels), take_runtime(settings)
+    scoring, threads = with_given(take_scoring(settings), channels=channels), take_runtime(settings)
     with progress_bar(quiet) as progress:
         scores = compute_scores(
             bound_model(model, bind),
             take_data(data, settings),
             preprocessing=take_preprocessing(settings),
-            scoring=how,
+            scoring=scoring,
             seed=seed,
             threads=threads,
             progress=progress,
@@ -89,7 +89,7 @@ def score(
     show(scores_table(scores), quiet)
 
 
-@click.command(cls=Command, epilog="JSON: what selection.json holds.")
+@click.command(cls=Command, epilog="JSON: the content of selection.json.")
 @click.argument("scores", type=FILE)
 @options.file.varied(required=True)
 @options.printed
@@ -98,8 +98,8 @@ def score(
 @options.batch_size.varied(default=32)
 @options.optimizer
 @options.budget
-@options.backend
-@options.recompute
+@artifact_options.backend
+@artifact_options.recompute
 @options.seed
 def select(
     scores: Path,
@@ -116,13 +116,13 @@ def select(
 ) -> None:
     """Choose the layers to train.
 
-    SCORES is what score wrote. For --layers and the strategies head, last, first, random, norm-bias and all, which need
-    no scores, it may be the model itself.
+    SCORES is a file written by score. For --layers and the strategies head, last, first, random, norm-bias and all,
+    which need no scores, it can be the model itself.
 
-    Within a budget, the best-scoring set that fits: the predicted memory of a whole training step counts, which the
-    earliest selected layer decides more than the number of layers. With --channel-rho only the best output channels of
-    each layer are trained, by scores that score --channels makes (a budget counts whole layers); the head is whole, and
-    so are layers whose channels are single numbers.
+    With a budget, the best-scoring set that fits is selected. What counts is the predicted memory of a whole training
+    step, which depends more on the earliest selected layer than on the number of layers. With --channel-rho only the
+    best output channels of each layer are trained, ranked by score --channels (a budget counts whole layers); the head
+    and layers whose channels are single values are trained whole.
 
     \b
     Example:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import cluster_options, options
+from . import cluster_options, options, scoring_options
 from .common import Bindings, bound_model, take_data, take_preprocessing, take_runtime
 from .layout import Command, Declared
 from .parameters import ANY, FILE
@@ -37,9 +37,9 @@ from .printing import progress_bar, show, show_json
 @Declared(
     "--shuffles", "seeds", type=int, default=2, metavar="N", group="Scoring", help="How often samples are shuffled."
 ).varied(aliases=("--seeds",))
-@options.subset_size
-@options.subsets
-@options.sketch
+@scoring_options.subset_size
+@scoring_options.subsets
+@scoring_options.sketch
 @Declared(
     "--fisher/--no-fisher",
     default=True,
@@ -47,7 +47,7 @@ from .printing import progress_bar, show, show_json
     help="Also rank by Fisher information, if there are labels.",
 )
 @Declared("--embeddings", is_flag=True, group="Scoring", help="Also cluster UMAP embeddings (the paper's Figure 3).")
-@options.scoring_memory
+@scoring_options.scoring_memory
 @options.loss
 @options.compute
 @cluster_options.ray

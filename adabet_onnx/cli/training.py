@@ -1,4 +1,4 @@
-"""Commands that train and use what was trained: artifacts, train, evaluate, predict, export."""
+"""Commands for training and for trained models: artifacts, train, evaluate, predict, export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..sizes import size_text
-from . import options
+from . import artifact_options, options
 from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing, take_runtime
 from .layout import Command, Declared
 from .parameters import ANY, FILE, FOLDER
@@ -18,8 +18,8 @@ from .printing import progress_bar, show, show_json
 @click.command(
     cls=Command,
     epilog="JSON: output, backend, layers, parameters (names), trainable_count, predicted_step_bytes (by batch size; "
-    "null for ort), notes, precision (how far a quantised frozen part moves logits: samples, random, largest, mean, "
-    "same_class; null where none is). All there is to know is in manifest.json.",
+    "null for ort), notes, precision (how much a quantised frozen part changes the logits: samples, random, largest, "
+    "mean, same_class; null if it is not quantised). manifest.json has the full description.",
 )
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE)
@@ -28,10 +28,10 @@ from .printing import progress_bar, show, show_json
 @options.bind
 @options.labels
 @options.objective
-@options.form
+@artifact_options.form
 @options.measured_on
 @options.reading
-@options.check
+@artifact_options.check
 def artifacts(
     model: Path,
     selection: Path,
@@ -42,10 +42,10 @@ def artifacts(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Write training graphs in which only selected layers train.
+    """Write training graphs for the selected layers.
 
-    Inputs have the values that they had for score (--input), unless given others. By default a training step in plain
-    ONNX, for any onnxruntime from 1.17 on; --backend ort: for onnxruntime-training.
+    Values of --input are those given to score unless others are given. The default is a training step in plain ONNX for
+    any onnxruntime from 1.17 on; with --backend ort, artifacts for onnxruntime-training.
 
     \b
     Example:
@@ -70,35 +70,34 @@ def artifacts(
         backend=backend,
         check=check,
     )
-    memory = manifest.content.get("predicted_step_bytes")
+    memory = manifest.predicted_step_bytes
     if as_json:
         show_json(
             {
                 "output": str(output),
-                "backend": manifest.content["backend"],
+                "backend": manifest.backend,
                 "layers": list(manifest.selection.layers),
                 "parameters": manifest.parameters,
                 "trainable_count": manifest.trainable_count,
                 "predicted_step_bytes": memory,
-                "notes": manifest.content["notes"],
-                "precision": manifest.content.get("precision"),
+                "notes": manifest.notes,
+                "precision": manifest.precision,
             }
         )
         return
-    for note in manifest.content["notes"]:
+    for note in manifest.notes:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
     if memory:
         figures = ", ".join(f"{size_text(size)} at batch {batch}" for batch, size in memory.items())
-        show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
+        show(f"activations, gradients and state of a step: {figures} (predicted)", quiet)
 
 
 @click.command(
     cls=Command,
-    epilog="JSON: data, features (where what no training changes was kept, or null), head_start (how a new head "
-    "was fitted, or null), metrics (the rows of metrics.jsonl), learning_rate (of the first step; null where there "
-    "is none), rates (how it was found: rate, trials, samples, seconds, kept, lowered; null where it was given), "
-    "warnings, advice (null where there is none).",
+    epilog="JSON: data, features (where the output of the frozen part was stored, or null), head_start (how a new head "
+    "was fitted, or null), metrics (the rows of metrics.jsonl), learning_rate (of the first step, or null), rates (the "
+    "search for it: rate, trials, samples, seconds, kept, lowered; null if it was given), warnings, advice (or null).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
@@ -116,7 +115,7 @@ def artifacts(
 def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train the artifacts in DIR on labelled data.
 
-    After each epoch a checkpoint and DIR/metrics.jsonl are written; an interrupted training goes on with --resume.
+    After each epoch a checkpoint and DIR/metrics.jsonl are written; --resume continues an interrupted training.
 
     \b
     Example:
@@ -130,13 +129,13 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
     given, resume = take_data(data, settings), settings.pop("resume")
     with progress_bar(quiet, lines=True) as progress:
         stored = trainer.interrupted if resume else None
-        asked = with_given(stored or Settings(), **settings)
-        rows = trainer.fit(given, settings=asked, resume=resume, progress=progress)
+        settings_used = with_given(stored or Settings(), **settings)
+        rows = trainer.fit(given, settings=settings_used, resume=resume, progress=progress)
     learned = trainer.learned
     warnings, advice = ((), None) if learned is None else (learned.warnings, learned.advice)
     if as_json:
         rate = None if learned is None else learned.rate
-        found: dict[str, Any] = {
+        content: dict[str, Any] = {
             "data": trainer.data,
             "features": trainer.features,
             "head_start": None if trainer.head_start is None else trainer.head_start.to_json(),
@@ -144,7 +143,7 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
             "learning_rate": rate,
             "rates": None if trainer.rates is None else trainer.rates.to_json(),
         }
-        show_json(found | {"warnings": list(warnings), "advice": advice})
+        show_json(content | {"warnings": list(warnings), "advice": advice})
         return
     show(f"data: {trainer.data}", quiet)
     if trainer.features is not None:
@@ -173,21 +172,21 @@ def _row(row: dict[str, Any]) -> str:
 
 @click.command(
     cls=Command,
-    epilog="JSON: loss, accuracy (null where the loss has none, as all that follows), samples, data, "
-    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (of more than 20 classes), mean_iou "
+    epilog="JSON: loss, accuracy (like the following, null if the loss has no such metric), samples, data, "
+    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (for more than 20 classes), mean_iou "
     "(labels per pixel or token), exact_match (bce-with-logits), r2, mae, rmse (mse and l1: means over the outputs), "
     "per_class (class, labels, predicted, accuracy, precision, recall, f1), confusion_matrix (rows are labels, up to "
-    "512 classes), most_confused (label, predicted, count), per_output (output, and the figures of it). A share of "
-    "nothing is null, such as the precision of a class that is never predicted.",
+    "512 classes), most_confused (label, predicted, count), per_output (output, and its metrics). Undefined ratios are "
+    "null, e.g. the precision of a class that is never predicted.",
 )
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
-@Declared("--per-class", is_flag=True, group="Output", help="Also print the figures of each class or output.")
+@Declared("--per-class", is_flag=True, group="Output", help="Also print the metrics of each class or output.")
 @options.save_predictions
 @options.printed
 @options.bind
 @options.preprocessing
-@options.class_axis.varied(shown="DIR's; else the Softmax's or head's; else 1, or the last of three")
+@options.class_axis.varied(shown="DIR's; else that of the Softmax or head; else 1, or the last of three")
 @options.ignore_label.varied(shown="DIR's")
 @options.loss.varied(default=None, shown="DIR's, or cross-entropy")
 @options.compute
@@ -204,9 +203,9 @@ def evaluate(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Compute loss, accuracy and the like on the test part of data.
+    """Compute loss, accuracy and other metrics on test data.
 
-    Of a model, or of the trained state of a folder of artifacts.
+    For a model, or for the trained state of an artifacts folder.
 
     \b
     Example:
@@ -233,12 +232,12 @@ def evaluate(
         ignore_label=ignore_label,
     )
     with progress_bar(quiet) as progress:
-        how: dict[str, Any] = {"choices": choices, "threads": threads, "progress": progress}
-        how["preprocessing"] = take_preprocessing(settings)
+        arguments: dict[str, Any] = {"choices": choices, "threads": threads, "progress": progress}
+        arguments["preprocessing"] = take_preprocessing(settings)
         if save_predictions is None:
-            result = compute_evaluation(opened, splits, **how)
+            result = compute_evaluation(opened, splits, **arguments)
         else:
-            result = write_predictions(opened, splits, save_predictions, **how)
+            result = write_predictions(opened, splits, save_predictions, **arguments)
     if as_json:
         show_json(result)
         return
@@ -306,8 +305,9 @@ def predict(
 
 @click.command(
     cls=Command,
-    epilog="JSON: output, checked, precision (how far a quantised frozen part moves logits: samples, random, largest, "
-    "mean, same_class, loss and accuracy, full_loss and full_accuracy; null where none is, or without --data).",
+    epilog="JSON: output, checked, precision (how much a quantised frozen part changes the logits: samples, random, "
+    "largest, mean, same_class, loss and accuracy, full_loss and full_accuracy; null if it is not quantised, or "
+    "without --data).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
@@ -317,11 +317,11 @@ def predict(
     "full_precision",
     is_flag=True,
     group="Artifacts",
-    help="Write the frozen part in float32 where it was quantised in training: another model than was trained.",
+    help="Write a frozen part that was quantised in training in float32; the model then differs from the trained one.",
 )
 @options.measured_on
 @options.reading
-@options.check
+@artifact_options.check
 def export(
     folder: Path,
     output: Path,
@@ -334,7 +334,7 @@ def export(
 ) -> None:
     """Write the adapted model, for any ONNX runtime.
 
-    It is the original graph with the trained values, and with the frozen part in int8 where that is how it was trained.
+    It is the original graph with the trained values, and with the frozen part in int8 if it was trained that way.
 
     \b
     Example:
@@ -345,10 +345,10 @@ def export(
 
     given = take_data(data or Path(), settings)
     export_model(folder, output, full_precision=full_precision, check=check)
-    found = None if data is None else compare_precisions(folder, given)
+    precision = None if data is None else compare_precisions(folder, given)
     if as_json:
-        show_json({"output": str(output), "checked": check, "precision": found})
+        show_json({"output": str(output), "checked": check, "precision": precision})
         return
     show(f"{output}: written", quiet)
-    if found is not None:
-        show(precision_text(found), quiet)
+    if precision is not None:
+        show(precision_text(precision), quiet)

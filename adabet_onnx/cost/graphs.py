@@ -98,7 +98,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         data=tuple(kept.name for kept in step.boundary),
         update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
-        large_bytes=sum(size for size in sizes if size >= runtime.GIVEN_BACK),
+        large_bytes=sum(size for size in sizes if size >= runtime.LARGE_BLOCK),
         frozen=step.frozen if computed else None,
         stored_bytes=sum(kept.bytes for kept in step.boundary) if computed else 0,
     )

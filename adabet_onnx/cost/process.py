@@ -104,7 +104,7 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
     need_runtime(manifest.backend)
     base, size = _base(), given.batch // given.accumulate
     session = manifest.session(manifest.initial, threads=given.threads or None)
-    labels = sample_labels(manifest, np.empty([size, *manifest.content["logits_shape"][1:]], np.float32))
+    labels = sample_labels(manifest, np.empty([size, *map(int, manifest.logits_shape[1:])], np.float32))
     kept: Mapping[str, np.ndarray] = {}
     frozen, before = None, None
     if manifest.frozen and isinstance(session, PortableSession):

@@ -1,4 +1,4 @@
-"""Run the main job on the embedded model and data, and draw the result."""
+"""Adaptation of the embedded model to the embedded data, with a picture of the result."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..adapting import Adapting
 from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..drawing import new_figure, save_figure
+from ..file_names import ADAPTED
 from ..model.open import open_model
 from ..outcome import Outcome
 from ..pipeline import adapt
@@ -21,8 +22,8 @@ from ..selection.options import Choosing
 from ..training.logits import compute_logits
 from ..training.settings import Settings
 
-_SHOWN = 24  # digits in the picture
-_HOW = Adapting(choosing=Choosing(rho=0.15), settings=Settings(learning_rate=5e-3))
+_SHOWN = 24  # number of digits in the picture
+_ADAPTING = Adapting(choosing=Choosing(rho=0.15), settings=Settings(learning_rate=5e-3))
 
 
 def run_demo(
@@ -31,10 +32,10 @@ def run_demo(
     """Adapt the embedded model to the embedded data.
 
     Args:
-        folder: where everything is written; also ``demo.png``, some digits with the answers before and after, and
+        folder: the output folder; it also gets ``demo.png``, digits with the predictions before and after, and
             ``scores.png``.
         epochs: passes over the training data.
-        progress: called with what is going on, steps done and steps in all.
+        progress: callback that receives the current activity, the steps done and the total number of steps.
 
     Returns:
         The outcome and the path of the picture.
@@ -42,7 +43,7 @@ def run_demo(
     Raises:
         AdabetError: see `adapt`.
     """
-    adapting = replace(_HOW, settings=replace(_HOW.settings, epochs=epochs))
+    adapting = replace(_ADAPTING, settings=replace(_ADAPTING.settings, epochs=epochs))
     root = resources.files(__package__)
     with resources.as_file(root / "digits.onnx") as model, resources.as_file(root / "digits_shifted.npz") as data:
         outcome = adapt(model, data, folder, adapting=adapting, progress=progress)
@@ -53,8 +54,8 @@ def run_demo(
 
 
 def _draw(outcome: Outcome, data: Path, path: Path) -> None:
-    """Digits of the new domain with the answers before and after, wrong ones in red; learning curve below."""
-    adapted = open_model(outcome.folder / "adapted.onnx")
+    """Draw digits of the new domain with predictions before and after, wrong ones in red, above the learning curve."""
+    adapted = open_model(outcome.folder / ADAPTED)
     held = open_data(data, outcome.model).for_evaluation.subset(range(_SHOWN))
     preprocessing = arithmetic_for(outcome.model, True, None)
     answers = [compute_logits(model, held, preprocessing).argmax(-1) for model in (outcome.model, adapted)]
@@ -63,7 +64,7 @@ def _draw(outcome: Outcome, data: Path, path: Path) -> None:
     parts = figure.subfigures(2, 1, height_ratios=[2.2, 1], squeeze=False)
     top, bottom = parts[0, 0], parts[1, 0]
     before, after = outcome.before["accuracy"], outcome.after["accuracy"]
-    top.suptitle(f"digits of the new domain: answer before ({before:.0%} right) → after ({after:.0%} right)")
+    top.suptitle(f"digits of the new domain: prediction before ({before:.0%} correct) → after ({after:.0%} correct)")
     images = held.rows.fetch(np.arange(_SHOWN))[""]
     for axis, image, label, first, second in zip(
         top.subplots(3, _SHOWN // 3).flat, images, labels, *answers, strict=True

@@ -82,7 +82,7 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
         >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
         >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=1)
         >>> delta = save_delta("artifacts", "personal.safetensors")
-        >>> load_delta("personal.safetensors").model_sha256 == manifest.content["model_sha256"]
+        >>> load_delta("personal.safetensors").model_sha256 == manifest.model_sha256
         True
     """
     inspected = inspect_delta(path)

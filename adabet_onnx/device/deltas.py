@@ -58,8 +58,8 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
         if name not in values or values[name].size != int(np.prod(shape)):
             raise RecordError(f"{checkpoint}: {name!r} is missing or differs. Make the artifacts again.")
     tensors = {name: values[name].astype(np.float32).reshape(shape) for name, shape in shapes.items()}
-    entry = str(manifest.content["selection"]["strategy"])
-    return write_delta(path, tensors, model_sha256=str(manifest.content["model_sha256"]), entry=entry)
+    entry = str(manifest.selection_entry["strategy"])
+    return write_delta(path, tensors, model_sha256=manifest.model_sha256, entry=entry)
 
 
 @typed
@@ -103,7 +103,7 @@ def apply_delta(
     keep_apart(path, [loaded.path])
     keep_own_files(manifest, path)
     where = str(manifest.folder)
-    check_fits(loaded, _shapes(manifest), model_sha256=str(manifest.content["model_sha256"]), where=where)
+    check_fits(loaded, _shapes(manifest), model_sha256=manifest.model_sha256, where=where)
     _, state = manifest.read_checkpoint(trained_checkpoint(manifest)[0], PROPERTY)
     write_adapted(proto_with(manifest, loaded.tensors, str(loaded.path), trained=trained_on(state)), path)
     return MODEL
@@ -201,12 +201,13 @@ def _apart(name: str, one: np.ndarray, other: np.ndarray) -> TensorDistance:
 def _artifacts(folder: Path) -> Manifest:
     if not (folder / "manifest.json").is_file():
         raise RecordError(
-            f"{folder} is neither an artifact folder (no manifest.json) nor a device package (no device.json)."
+            f"{folder} is neither an artifact folder (no manifest.json) nor a device package (no device.json). Give a "
+            "folder that `make_artifacts`, `make_device` or `make_menu` wrote."
         )
     return load_manifest(folder)
 
 
 def _shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     """Shapes of the parameters and statistics, in the order of a delta."""
-    entries = [*manifest.content["parameters"], *(e for e in manifest.content.get("state", []) if e.get("moves"))]
+    entries = [*manifest.parameter_entries, *manifest.statistic_entries]
     return {str(entry["name"]): tuple(int(extent) for extent in entry["shape"]) for entry in entries}

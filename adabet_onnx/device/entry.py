@@ -81,18 +81,17 @@ class EntryWriter:
         files["prediction"] = self._graph(prediction_graph(manifest, tensors), "predict")
         personal = personal_graph(manifest, tensors, self._folder, str(files["selected"]))
         files["model"] = self._graph(personal, "device", str(files["selected"]))
-        content = manifest.content
         entry = {
             "name": self.name,
-            "layers": list(content["selection"]["layers"]),
+            "layers": list(manifest.selection_entry["layers"]),
             "trained": sum(math.prod(tensor.shape) for tensor in tensors if tensor.kind == PARAMETER),
             **{key: files[key] for key in ("frozen", "step", "evaluation", "prediction", "state", "model")},
             "selected": files["selected"],
             "selected_bytes": len(personal_values),
             "boundary": self._boundary(),
-            "names": {key: content[key] for key in ("labels", "learning_rate", "step", "loss", "logits")},
-            "logits_shape": list(content["logits_shape"]),
-            "class_axis": content["class_axis"],
+            "names": manifest.graph_names,
+            "logits_shape": list(manifest.logits_shape),
+            "class_axis": manifest.class_axis_entry,
             "tensors": [tensor.to_json() for tensor in tensors],
             "memory": self._memory(),
             "multiply_adds": work,
@@ -131,7 +130,7 @@ class EntryWriter:
         feeds = sample_feeds(manifest, _SAMPLES)
         session = manifest.session(self._checkpoint)
         personal = self._run(entry["model"], feeds)
-        logits_name = str(manifest.content["model_logits"])
+        logits_name = manifest.model_logits
         shape = (_SAMPLES, *(int(extent) for extent in manifest.logits_shape[1:]))
         labels = sample_labels(manifest, np.zeros(shape, np.float32))
         loss, logits = session.evaluate(feeds, labels)

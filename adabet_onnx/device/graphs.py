@@ -39,17 +39,17 @@ def frozen_graph(manifest: Manifest) -> ir.Model | None:
 
 def step_graph(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:
     """The training step, with inputs and outputs in the order of the format."""
-    content = manifest.content
-    inputs = [*_boundary(manifest), content["labels"], *(tensor.input for tensor in tensors)]
-    outputs = [content["loss"], content["logits"], *(tensor.output for tensor in tensors)]
-    return _in_order(manifest, "step", [*inputs, content["learning_rate"], content["step"]], outputs)
+    names = manifest.graph_names
+    inputs = [*_boundary(manifest), names["labels"], *(tensor.input for tensor in tensors)]
+    outputs = [names["loss"], names["logits"], *(tensor.output for tensor in tensors)]
+    return _in_order(manifest, "step", [*inputs, names["learning_rate"], names["step"]], outputs)
 
 
 def evaluation_graph(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:
     """The graph for loss and logits, with inputs and outputs in the order of the format."""
-    content = manifest.content
-    inputs = [*_boundary(manifest), content["labels"], *(tensor.input for tensor in selected(tensors))]
-    return _in_order(manifest, "evaluation", inputs, [content["loss"], content["logits"]])
+    names = manifest.graph_names
+    inputs = [*_boundary(manifest), names["labels"], *(tensor.input for tensor in selected(tensors))]
+    return _in_order(manifest, "evaluation", inputs, [names["loss"], names["logits"]])
 
 
 def prediction_graph(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:

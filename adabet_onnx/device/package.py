@@ -156,7 +156,7 @@ def make_device(
     manifest = load_manifest(Path(folder))
     check_backend(manifest)
     packing = packing or Packing()
-    profile = manifest.content["profile"]
+    profile = manifest.profile
     if packing.profile == "webgpu" and profile is None:
         raise UsageError(
             f"the graphs in {folder} were written for no profile. Make the artifacts again with `profile='webgpu'`."
@@ -165,7 +165,7 @@ def make_device(
     check_replaceable(device)
     with replacing_folder(device, FILE) as part:
         writer = PackageWriter(part, manifest, packing)
-        writer.add(manifest, str(manifest.content["selection"]["strategy"]), start=start)
+        writer.add(manifest, str(manifest.selection_entry["strategy"]), start=start)
         return writer.finish()
 
 
@@ -284,7 +284,7 @@ class PackageWriter:
             "version": VERSION,
             "made_by": f"adabet-onnx {__version__}",
             "model": self._name(),
-            "model_sha256": self._manifest.content["model_sha256"],
+            "model_sha256": self._manifest.model_sha256,
             "opset": opset,
             "ir_version": ir_version,
             "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators(self._graphs)),
@@ -307,15 +307,14 @@ class PackageWriter:
     def _description(self) -> dict[str, Any]:
         """The part of device.json that all entries share."""
         manifest = self._manifest
-        content = manifest.content
-        classes = self._started.get("classes") or content["classes"]
+        classes = self._started.get("classes") or manifest.classes
         settings = self._started.get("settings") or {}
         has_classes = manifest.class_axis is not None or manifest.loss_function == "cross-entropy"
         return {
             "inputs": [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in manifest.input_details],
             "outputs": self._outputs,
             "labels": {
-                **{key: content["label_details"][key] for key in ("dtype", "shape")},
+                **{key: manifest.label_entry[key] for key in ("dtype", "shape")},
                 "classes": manifest.num_outputs if has_classes else None,
                 "ignore": -100 if manifest.loss_function == "cross-entropy" else None,
             },
@@ -336,7 +335,7 @@ class PackageWriter:
         return float(rate or LEARNING_RATES[self._manifest.optimizer])
 
     def _preprocessing(self) -> dict[str, Any] | None:
-        value = self._started.get("preprocessing") or self._manifest.content["preprocessing"]
+        value = self._started.get("preprocessing") or self._manifest.preprocessing_entry
         if value is None:
             return None
         model = self._model()

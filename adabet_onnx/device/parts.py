@@ -107,7 +107,7 @@ class BoundaryTensor:
 
 
 @dataclass(frozen=True)
-class GraphNames:
+class EntryNames:
     """Names of inputs and outputs of the training graphs."""
 
     labels: str
@@ -165,7 +165,7 @@ class PackageEntry:
     selected: str
     selected_bytes: int
     boundary: tuple[BoundaryTensor, ...]
-    names: GraphNames
+    names: EntryNames
     logits_shape: Shape
     class_axis: int | None
     tensors: tuple[PackageTensor, ...]

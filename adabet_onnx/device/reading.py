@@ -18,7 +18,7 @@ from .parts import (
     BoundaryTensor,
     ChannelPart,
     Device,
-    GraphNames,
+    EntryNames,
     Labels,
     PackageEntry,
     PackageFile,
@@ -272,8 +272,8 @@ def _entry(record: DeviceReader) -> PackageEntry:
     )
 
 
-def _names(record: DeviceReader) -> GraphNames:
-    return GraphNames(*(record.text(key) for key in ("labels", "learning_rate", "step", "loss", "logits")))
+def _names(record: DeviceReader) -> EntryNames:
+    return EntryNames(*(record.text(key) for key in ("labels", "learning_rate", "step", "loss", "logits")))
 
 
 def _boundary(record: DeviceReader) -> BoundaryTensor:

@@ -68,8 +68,8 @@ class StoredTensor:
 
 def stored_tensors(manifest: Manifest) -> tuple[StoredTensor, ...]:
     """The tensors of an artifact folder, in the order of a package."""
-    entries = [(PARAMETER, entry) for entry in manifest.content["parameters"]]
-    entries += [(STATISTIC if entry.get("moves") else OPTIMIZER, entry) for entry in manifest.content["state"]]
+    entries = [(PARAMETER, entry) for entry in manifest.parameter_entries]
+    entries += [(STATISTIC if entry.get("moves") else OPTIMIZER, entry) for entry in manifest.state_entries]
     entries.sort(key=lambda pair: KINDS.index(pair[0]))
     tensors: list[StoredTensor] = []
     for kind, entry in entries:

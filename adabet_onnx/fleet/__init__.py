@@ -1,1 +1,1 @@
-"""A fleet of devices: each scores and trains on data of its own, a server combines what they send."""
+"""Federated training of a fleet: each device scores and trains on its own data, a server combines the results."""

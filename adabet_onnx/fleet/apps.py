@@ -1,4 +1,4 @@
-"""A Flower app: three small files, with which `flwr run` trains a fleet in a simulation or a deployment."""
+"""Generation of a Flower app: small files with which `flwr run` trains a fleet in a simulation or a deployment."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ..selection.rankings import DEFAULT_RHO
 from ..training.manifest import FILE as MANIFEST
 from ..training.settings import Settings
 from ..version import __version__
-from .bench import Bench
+from .client_artifacts import ClientArtifacts
 from .options import Fleet
 
 _MARKER = "pyproject.toml"
-_CLIENT = '''"""What a node runs. Modifiers of Flower's go into client_app(mods=[...])."""
+_CLIENT = '''"""The app that runs on a node. Flower's mods can be passed to client_app(mods=[...])."""
 
 from adabet_onnx.fleet.flower_client import client_app
 
 app = client_app()
 '''
-_SERVER = '''"""What the server runs; it is told what to do by the run's configuration in pyproject.toml."""
+_SERVER = '''"""The app that runs on the server, controlled by the run's configuration in pyproject.toml."""
 
 from adabet_onnx.fleet.flower_server import server_app
 
 app = server_app()
 '''
-_TIMEOUT = 600  # seconds that clients have for an answer
+_TIMEOUT = 600  # seconds within which clients must answer
 
 
 @typed
@@ -45,16 +45,16 @@ def write_fleet_app(
     fleet: Fleet | None = None,
     settings: Settings | None = None,
 ) -> list[Path]:
-    """Write a Flower app that trains a fleet of real devices: clients vote, train and answer, where their data is.
+    """Write a Flower app that trains a fleet of real devices: clients vote, train and answer where their data is.
 
-    `flwr run` takes it to a simulation or a deployment. The server keeps its results and a checkpoint of every round
-    in a folder ``results`` beside the app's files, from which the next run goes on.
+    `flwr run` starts it in a simulation or a deployment. The server keeps its results and a checkpoint of every round
+    in a folder beside that of the app, whose name ends in ``-results``, and the next run continues from there.
 
     Args:
-        source: an artifact folder of the portable backend; or a model file, whose layers clients first vote on.
-        folder: of the app; made or, if it holds an earlier one, replaced.
-        fleet: rounds, aggregation and the like; what is said of simulations and memory is not used. None: the defaults.
-        settings: of which batch size, learning rate and its schedule, seed and the share for validation are used; None:
+        source: an artifact folder of the portable backend, or a model file whose layers clients vote on first.
+        folder: folder of the app; created, or replaced if it holds an earlier one.
+        fleet: rounds, aggregation and related options, without those of simulations and memory; None: the defaults.
+        settings: batch size, learning rate and its schedule, seed and validation share; the others are not used. None:
             the defaults.
 
     Returns:
@@ -74,11 +74,11 @@ def write_fleet_app(
     """
     fleet, settings, source = fleet or Fleet(), settings or Settings(), Path(source)
     if source.is_dir():
-        Bench(source, fleet.personal)
+        ClientArtifacts(source, fleet.personal)
     else:
         open_model(source)
         if fleet.personal:
-            raise UsageError("of a model whose layers are still to be chosen none can be `personal`. Give artifacts.")
+            raise UsageError("`personal` layers need artifacts: the layers of a model have not been selected yet.")
     target = Path(folder)
     files = {
         _MARKER: tomli_w.dumps(_project(source, target, fleet, settings)),
@@ -94,7 +94,7 @@ def write_fleet_app(
 
 
 def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> dict[str, Any]:
-    """The content of pyproject.toml; Flower's configurations hold no null, which 0 and "" stand for."""
+    """Return the content of pyproject.toml; 0 and "" replace null, which Flower's configurations cannot hold."""
     artifacts = (source / MANIFEST).is_file()
     skipped = ("clients", "partition", "client_memory", "personal")
     config: dict[str, Any] = {
@@ -133,6 +133,6 @@ def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> di
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value without null."""
+    """Return a value, with 0 in place of None."""
     floats = ("proximal", "server_rate", "privacy_clip", "privacy_noise", "max_norm")
     return value if value is not None else 0.0 if name in floats else 0

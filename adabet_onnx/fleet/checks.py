@@ -1,7 +1,7 @@
-"""What a reply must be before anything of it is aggregated.
+"""Validation of replies before they are aggregated.
 
-A device may be broken, out of date or hostile; what it sends is looked at as a whole, and one fault drops it, with one
-line that says which. NaN is averaged in silence by whoever does not look, and a shape that broadcasts as well.
+A device may be broken, out of date or malicious. A reply is checked as a whole, and a single fault drops it, with one
+line that gives the reason. Without these checks, NaN values or shapes that broadcast would be averaged silently.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ import numpy as np
 from ..showing import clipped
 from .messages import Reply, Tensors
 
-FARTHEST = 10.0  # times the norm of what was sent (at least 1): an update farther from it is none
+FARTHEST = 10.0  # default limit of an update's distance, in multiples of the norm of the sent values (at least 1)
 MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A reply that does not count.
+    """A rejected reply.
 
     Attributes:
-        client: who sent it, as far as that is known.
-        why: in a line.
+        client: number of the client that sent it, as far as known.
+        why: the reason, in one line.
     """
 
     client: int
     why: str
 
     def to_json(self) -> dict[str, Any]:
-        """For fleet.jsonl."""
+        """Return the object that fleet.jsonl holds."""
         return {"client": self.client, "why": self.why}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What replies of a round are held against.
+class Expectations:
+    """The properties that replies of a round must have.
 
     Attributes:
-        number: of the round.
-        model_sha256: of the model.
-        tensors: what was sent: replies have these names and shapes.
+        number: number of the round.
+        model_sha256: SHA-256 of the model.
+        tensors: the tensors that were sent, whose names and shapes replies must have.
         asked: the clients that were asked.
-        max_norm: of the difference from what was sent; None: `FARTHEST`.
-        partial: whether a reply may say that it has but a part of them.
+        max_norm: largest norm of the difference from the sent tensors; None: see `FARTHEST`.
+        partial: whether replies may have only some of the tensors.
     """
 
     number: int
@@ -58,19 +58,19 @@ class Wanted:
     partial: bool = True
 
 
-def accepted(replies: Iterable[Reply], wanted: Wanted) -> tuple[list[Reply], list[Dropped]]:
-    """The replies that count, by client in ascending order; and the others, with the reason.
+def accepted(replies: Iterable[Reply], expected: Expectations) -> tuple[list[Reply], list[Dropped]]:
+    """Return the accepted replies in ascending order of clients, and the rejected ones with the reason.
 
     Args:
-        replies: in any order.
-        wanted: what they should be.
+        replies: replies in any order.
+        expected: the properties that they must have.
     """
     good: dict[int, Reply] = {}
     bad: list[Dropped] = []
     for reply in replies:
-        why = problem(reply, wanted)
+        why = problem(reply, expected)
         if why is None and reply.client in good:
-            why = "it has replied to this round already"
+            why = "it has already replied in this round"
         if why is None:
             good[reply.client] = reply
         else:
@@ -78,30 +78,31 @@ def accepted(replies: Iterable[Reply], wanted: Wanted) -> tuple[list[Reply], lis
     return [good[client] for client in sorted(good)], bad
 
 
-def problem(reply: Reply, wanted: Wanted) -> str | None:
-    """What is wrong with a reply; None where nothing is."""
+def problem(reply: Reply, expected: Expectations) -> str | None:
+    """Return the reason to reject a reply, or None."""
     if reply.error is not None:
         return reply.error
-    if reply.client not in wanted.asked:
+    if reply.client not in expected.asked:
         return "it was not asked"
-    if reply.number != wanted.number:
-        return f"it is of round {reply.number}, expected {wanted.number}"
-    if reply.model_sha256 != wanted.model_sha256:
-        return f"it is of another model, with the SHA-256 {clipped(reply.model_sha256)}, expected {wanted.model_sha256}"
+    if reply.number != expected.number:
+        return f"it is of round {reply.number}, expected {expected.number}"
+    if reply.model_sha256 != expected.model_sha256:
+        sha256 = clipped(reply.model_sha256)
+        return f"it is of another model, with the SHA-256 {sha256}, expected {expected.model_sha256}"
     return (
         samples_problem(reply.samples)
         or _figures_problem(reply)
-        or _tensors_problem(reply, wanted)
-        or norm_problem(reply.tensors, wanted.tensors, wanted.max_norm)
+        or _tensors_problem(reply, expected)
+        or norm_problem(reply.tensors, expected.tensors, expected.max_norm)
     )
 
 
 def samples_problem(samples: Any) -> str | None:
-    """What is wrong with a number of samples; None where nothing is."""
+    """Return the reason to reject a number of samples, or None."""
     if isinstance(samples, bool) or not isinstance(samples, int | float | np.integer | np.floating):
-        return f"it counts by {clipped(samples)!r}, expected a number of samples"
+        return f"its number of samples is {clipped(samples)!r}, expected a number"
     if not math.isfinite(samples) or not 0 < samples <= MOST_SAMPLES:
-        return f"it counts as {samples} samples, expected more than 0 and at most {MOST_SAMPLES}"
+        return f"its number of samples is {samples}, expected more than 0 and at most {MOST_SAMPLES}"
     return None
 
 
@@ -113,44 +114,44 @@ def _figures_problem(reply: Reply) -> str | None:
     return None
 
 
-def _tensors_problem(reply: Reply, wanted: Wanted) -> str | None:
+def _tensors_problem(reply: Reply, expected: Expectations) -> str | None:
     for name, array in reply.tensors.items():
-        if name not in wanted.tensors:
+        if name not in expected.tensors:
             return f"it has a tensor {clipped(name)!r}, which was not sent"
-        shape = wanted.tensors[name].shape
+        shape = expected.tensors[name].shape
         if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-            found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            return f"tensor {clipped(name)!r} is {found}, expected float32"
+            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            return f"tensor {clipped(name)!r} is {kind}, expected float32"
         if array.shape != shape:
             return f"tensor {clipped(name)!r} has the shape {list(array.shape)}, expected {list(shape)}"
         if not np.isfinite(array).all():
-            return f"tensor {clipped(name)!r} has numbers that are not finite"
-    missing = [name for name in wanted.tensors if name not in reply.tensors]
-    if missing and (not reply.partial or not wanted.partial or len(missing) == len(wanted.tensors)):
-        return f"it lacks {len(missing)} of {len(wanted.tensors)} tensors, such as {clipped(missing[0])!r}"
+            return f"tensor {clipped(name)!r} has values that are not finite"
+    missing = [name for name in expected.tensors if name not in reply.tensors]
+    if missing and (not reply.partial or not expected.partial or len(missing) == len(expected.tensors)):
+        return f"it lacks {len(missing)} of {len(expected.tensors)} tensors, such as {clipped(missing[0])!r}"
     return None
 
 
 def norm_problem(tensors: Tensors, sent: Tensors, most: float | None) -> str | None:
-    """Say that an update is too large; None where it is not.
+    """Return the reason to reject an update that is too large, or None.
 
     Args:
-        tensors: that came back.
-        sent: what they were trained from.
-        most: how far they may be from it; None: `FARTHEST`.
+        tensors: the tensors of the reply.
+        sent: the tensors that were sent.
+        most: the largest accepted distance; None: see `FARTHEST`.
     """
     if most is None:
         most = FARTHEST * max(1.0, distance(sent, None))
     norm = distance(tensors, sent)
     if norm <= most:
         return None
-    return f"it is {norm:.3g} away from what was sent, expected at most {most:.3g} (`max_norm`)"
+    return f"its distance from the values that were sent is {norm:.3g}, expected at most {most:.3g} (`max_norm`)"
 
 
 def distance(tensors: Tensors, other: Tensors | None) -> float:
-    """Euclidean, over all tensors; from zero where there is no other."""
+    """Return the Euclidean distance over all tensors, or the norm if there is no other."""
     total = 0.0
     for name, array in tensors.items():
-        away = array.astype(np.float64) - (0 if other is None else other[name])
-        total += float((away**2).sum())
+        difference = array.astype(np.float64) - (0 if other is None else other[name])
+        total += float((difference**2).sum())
     return math.sqrt(total)

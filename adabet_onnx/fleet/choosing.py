@@ -1,4 +1,4 @@
-"""Which layers a fleet trains: by votes of the clients, or by a strategy that needs no scores."""
+"""Choice of the layers that a fleet trains: by votes of the clients, or by a strategy that needs no scores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .votes import STRATEGY, Poll, count
 
 
 def needs_votes(choosing: Choosing) -> bool:
-    """Whether clients are asked.
+    """Return whether clients vote on the layers.
 
     Raises:
-        UsageError: the strategy needs scores that no vote gives.
+        UsageError: the strategy needs scores that votes do not provide.
     """
     if choosing.channel_rho not in (None, 1):
         raise UsageError("clients do not vote on channels: leave `channel_rho` out.")
@@ -30,7 +30,7 @@ def needs_votes(choosing: Choosing) -> bool:
         return False
     if choosing.strategy != "adabet":
         raise UsageError(
-            f"a fleet votes by the strategy adabet, not {choosing.strategy}: choose that, `layers`, or one of "
+            f"a fleet votes with the strategy adabet, not {choosing.strategy}: use that, `layers`, or one of "
             f"{', '.join(UNSCORED)}."
         )
     return True
@@ -49,19 +49,19 @@ def choose(
     """Choose the layers.
 
     Args:
-        model: opened.
-        choosing: how.
-        votes: of the clients; None where the strategy needs none.
-        choices: of the training, for a budget.
-        batch_size: of a step, for a budget.
-        about: ``preprocessing`` and ``classes``, to be noted with the selection.
-        seed: of the strategy ``random``.
+        model: the opened model.
+        choosing: how layers are chosen.
+        votes: votes of the clients; None if the strategy needs none.
+        choices: choices of the training, for a budget.
+        batch_size: batch size of a step, for a budget.
+        about: ``preprocessing`` and ``classes``, to record with the selection.
+        seed: random seed of the strategy ``random``.
 
     Returns:
-        The selection, and what clients said.
+        The selection, and the result of the votes.
 
     Raises:
-        DataError: nobody voted.
+        DataError: no client voted.
         UsageError: nothing can be selected.
     """
     poll = None if votes is None else count(list(votes), model)
@@ -70,6 +70,12 @@ def choose(
     costs = None
     if choosing.budget:
         costs = Predictor(model, batch_size=batch_size, backend="portable", choices=choices)
-    called = None if poll is None else STRATEGY
-    how: dict[str, Any] = {"choosing": choosing, "costs": costs, "values": values, "strategy": called, "seed": seed}
-    return select(replace(made, **about, inputs=model.bound), **how), poll
+    strategy = None if poll is None else STRATEGY
+    options: dict[str, Any] = {
+        "choosing": choosing,
+        "costs": costs,
+        "values": values,
+        "strategy": strategy,
+        "seed": seed,
+    }
+    return select(replace(made, **about, inputs=model.bound), **options), poll

@@ -1,4 +1,4 @@
-"""A round without an engine: deltas that came by any means become one, which devices go on from."""
+"""Merging of deltas: a round of federated averaging without a server, on files that were transferred by any means."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..training.history import PROPERTY
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
 from .aggregation import weighted_mean
-from .checks import Dropped, Wanted, accepted
+from .checks import Dropped, Expectations, accepted
 from .messages import Reply, Tensors
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What became of several deltas.
+class MergedDeltas:
+    """The result of merging deltas.
 
     Attributes:
-        delta: the new one.
-        counted: files that are in it.
-        dropped: files that are not, and why.
+        delta: the merged delta.
+        counted: the files that were merged.
+        dropped: the files that were not, with the reason.
     """
 
     delta: Delta
@@ -46,7 +46,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Target:
-    """What deltas should be of: a choice of layers, and the values that training begins with."""
+    """The choice of layers that deltas must be for, and the initial values of its training."""
 
     where: str
     model_sha256: str
@@ -64,29 +64,30 @@ def merge_deltas(
     base: str | os.PathLike[str] | None = None,
     entry: str | None = None,
     max_norm: float | None = None,
-) -> Merged:
-    """Make one delta of those that devices have sent: a round of federated averaging, without any engine.
+) -> MergedDeltas:
+    """Merge the deltas that devices have sent into one: a round of federated averaging without a server.
 
-    Each tensor is the mean of the deltas that have it. A delta of fewer layers counts for these; what is no delta, of
-    another model, or does not fit is dropped.
+    Each tensor is the mean of the deltas that have it. A delta with fewer layers counts for these only. Files that are
+    not deltas, belong to another model or do not fit are dropped.
 
     Args:
-        folder: what the deltas are of: an artifact folder, or a device package.
-        deltas: files that `save_delta`, or devices, wrote.
-        path: where to write the new one.
-        weights: of each delta, such as the samples that it was trained on; None: all alike.
-        base: the delta that devices began with, and which is kept for what none of them trained; None: the values that
-            training in ``folder`` begins with.
-        entry: the choice of layers of the new delta; None: that of most deltas.
-        max_norm: how far a delta may be from where it began, as a Euclidean norm; None: 10 times the norm of that.
+        folder: the artifact folder or device package that the deltas belong to.
+        deltas: files written by `save_delta` or by devices.
+        path: where to write the merged delta.
+        weights: weight of each delta, such as the number of its training samples; None: equal weights.
+        base: the delta that devices started from, whose values are kept where no device trained; None: the initial
+            values in ``folder``.
+        entry: the choice of layers of the merged delta; None: that of most deltas.
+        max_norm: largest Euclidean distance of a delta from its starting values; None: 10 times the norm of these.
 
     Returns:
-        The new ``delta``, the files that were ``counted``, and those that were ``dropped``, with the reason.
+        The merged ``delta``, the files that were ``counted``, and those that were ``dropped``, with the reason.
 
     Raises:
         DataError: no delta is left.
-        RecordError: the folder is neither, or damaged; or ``base`` does not fit.
-        UsageError: other weights than deltas, an unknown entry, or an output that would replace a file that is read.
+        RecordError: the folder is neither of the two, or damaged; or ``base`` does not fit.
+        UsageError: the number of weights differs from that of the deltas, the entry is unknown, or the output would
+            overwrite an input.
         OutputError: the file cannot be written.
 
     Example:
@@ -104,7 +105,7 @@ def merge_deltas(
     keep_apart(path, [*given, *([] if base is None else [base])])
     read, dropped = _read(given)
     target = _target(Path(folder), read, entry)
-    start = _begun(target, base)
+    start = _initial_values(target, base)
     replies = [
         Reply(
             at,
@@ -116,20 +117,20 @@ def merge_deltas(
         )
         for at, delta in read.items()
     ]
-    wanted = Wanted(0, target.model_sha256, start, frozenset(read), max_norm)
-    good, bad = accepted(replies, wanted)
+    expected = Expectations(0, target.model_sha256, start, frozenset(read), max_norm)
+    good, bad = accepted(replies, expected)
     dropped += bad
-    said = tuple((given[each.client], each.why) for each in sorted(dropped, key=lambda each: each.client))
+    reasons = tuple((given[each.client], each.why) for each in sorted(dropped, key=lambda each: each.client))
     if not good:
-        first = f": {said[0][0]}: {said[0][1]}" if said else ""
-        raise DataError(f"none of {counted(len(given), 'delta')} counts{first}")
+        first = f": {reasons[0][0]}: {reasons[0][1]}" if reasons else ""
+        raise DataError(f"none of {counted(len(given), 'delta')} can be merged{first}")
     tensors = weighted_mean(start, [(float(reply.samples), reply.tensors) for reply in good])
     made = write_delta(path, tensors, model_sha256=target.model_sha256, entry=target.entry)
-    return Merged(made, tuple(given[reply.client] for reply in good), said)
+    return MergedDeltas(made, tuple(given[reply.client] for reply in good), reasons)
 
 
 def _read(paths: Sequence[str]) -> tuple[dict[int, Delta], list[Dropped]]:
-    """Deltas by their place, and what is none."""
+    """Load the deltas, by their position; also return the files that cannot be loaded."""
     read, dropped = {}, []
     for at, path in enumerate(paths):
         try:
@@ -140,44 +141,46 @@ def _read(paths: Sequence[str]) -> tuple[dict[int, Delta], list[Dropped]]:
 
 
 def _target(folder: Path, read: dict[int, Delta], entry: str | None) -> _Target:
-    """What deltas are held against.
+    """Determine what deltas must fit.
 
     Raises:
-        RecordError: the folder is neither artifacts nor a package.
-        UsageError: it has no such entry.
+        RecordError: the folder is neither an artifact folder nor a device package.
+        UsageError: the entry does not exist.
     """
     if is_device(folder):
         device = load_device(folder)
         known = [each.name for each in device.entries]
-        found = Counter(d.entry for d in read.values() if d.model_sha256 == device.model_sha256 and d.entry in known)
-        chosen = entry or (found.most_common(1)[0][0] if found else known[0])
+        counts = Counter(d.entry for d in read.values() if d.model_sha256 == device.model_sha256 and d.entry in known)
+        chosen = entry or (counts.most_common(1)[0][0] if counts else known[0])
         if chosen not in known:
             raise UsageError(f"{folder} has no `entry` {chosen!r}, but {', '.join(map(repr, known))}.")
-        there = device.entry(chosen)
-        state = (folder / there.state).read_bytes()
+        described = device.entry(chosen)
+        state = (folder / described.state).read_bytes()
         start = {
             tensor.name: np.frombuffer(state[tensor.offset : tensor.end], "<f4").reshape(tensor.shape)
-            for tensor in there.personal
+            for tensor in described.personal
         }
         return _Target(f"{chosen!r} of {folder}", device.model_sha256, chosen, start)
     if not (folder / MANIFEST).is_file():
-        raise RecordError(f"{folder} is neither an artifact folder (no {MANIFEST}) nor a device package.")
+        raise RecordError(
+            f"{folder} is neither an artifact folder (no {MANIFEST}) nor a device package (no device.json). Give a "
+            "folder that `make_artifacts`, `make_device` or `make_menu` wrote."
+        )
     manifest = load_manifest(folder)
     values, _ = manifest.read_checkpoint(manifest.initial, PROPERTY)
-    own = str(manifest.content["selection"]["strategy"])
+    own = str(manifest.selection_entry["strategy"])
     if entry not in (None, own):
         raise UsageError(f"{folder} has no `entry` {entry!r}, but {own!r}.")
-    entries = {str(each["name"]): each["shape"] for each in manifest.content["parameters"]}
-    entries |= {str(e["name"]): e["shape"] for e in manifest.content.get("state", []) if e.get("moves")}
+    entries = {str(each["name"]): each["shape"] for each in (*manifest.parameter_entries, *manifest.statistic_entries)}
     start = {name: values[name].astype(np.float32).reshape(shape) for name, shape in entries.items()}
-    return _Target(str(folder), str(manifest.content["model_sha256"]), own, start)
+    return _Target(str(folder), manifest.model_sha256, own, start)
 
 
-def _begun(target: _Target, base: str | os.PathLike[str] | None) -> Tensors:
-    """The values that devices began with.
+def _initial_values(target: _Target, base: str | os.PathLike[str] | None) -> Tensors:
+    """Return the values that devices started from.
 
     Raises:
-        RecordError: they do not fit.
+        RecordError: the base delta does not fit.
     """
     if base is None:
         return target.start

@@ -1,4 +1,4 @@
-"""The rounds of a fleet drawn: accuracy and loss by round, and who was dropped."""
+"""Plots of a fleet's rounds: accuracy and loss by round, and rounds with dropped replies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LOSSES = (("loss", "clients, training", "tab:blue"), ("eval_loss", "server, hel
 
 
 def draw_rounds(axes: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Loss and accuracy by round; rounds in which replies were dropped are marked.
+    """Draw loss and accuracy by round, and mark rounds in which replies were dropped.
 
     Args:
-        axes: two, for loss and accuracy.
-        rows: of fleet.jsonl.
+        axes: two axes, for loss and accuracy.
+        rows: rows of fleet.jsonl.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -42,14 +42,14 @@ def draw_rounds(axes: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def plot_rounds(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str] | None = None) -> Figure:
-    """A figure of the rounds, which is also written where a path is given.
+    """Return a figure of the rounds, and write it if a path is given.
 
     Args:
-        rows: of fleet.jsonl.
-        path: of a .png, .svg or .pdf.
+        rows: rows of fleet.jsonl.
+        path: path of a .png, .svg or .pdf file.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: the path has another suffix.
         OutputError: the file cannot be written.
     """
     figure = new_figure(6.4, 6.0)

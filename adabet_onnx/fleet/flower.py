@@ -1,4 +1,4 @@
-"""Flower's records and aggregations, imported when they are used."""
+"""Flower's records and aggregations, imported on first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOMENTUM, _RATE_OF_ADAM = 0.9, 0.01
 
 
 def need_flower() -> None:
-    """See that Flower is there.
+    """Check that Flower is installed.
 
     Raises:
         RuntimeMissingError: it is not installed.
@@ -35,30 +35,30 @@ def need_flower() -> None:
 
 
 def to_arrays(tensors: Tensors) -> Any:
-    """Flower's record of tensors, which are never pickled."""
+    """Return Flower's record of tensors; nothing is pickled."""
     from flwr.app import Array, ArrayRecord
 
     return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in tensors.items()})
 
 
 def from_arrays(record: Any) -> dict[str, np.ndarray]:
-    """The tensors of Flower's record.
+    """Return the tensors of Flower's record.
 
     Raises:
-        TrainingError: what is in it is no array.
+        TrainingError: an entry is not an array.
     """
-    found = {}
+    tensors = {}
     for name, array in record.items():
         try:
-            found[str(name)] = np.array(array.numpy())
-        except Exception as error:  # bytes of a stranger: whatever NumPy makes of them
+            tensors[str(name)] = np.array(array.numpy())
+        except Exception as error:  # NumPy may raise anything on untrusted bytes
             raise TrainingError(f"tensor {name!r} cannot be read: {error}") from error
-    return found
+    return tensors
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without what Flower logs of every round, which fleet.jsonl says."""
+    """Silence Flower's log of every round, which repeats fleet.jsonl."""
     logger = logging.getLogger("flwr")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -69,10 +69,10 @@ def quietly() -> Iterator[None]:
 
 
 class FlowerStrategy:
-    """Flower's aggregations, which see only replies that were checked.
+    """Flower's aggregations, applied to checked replies only.
 
     Args:
-        fleet: says which, and with what.
+        fleet: the options, which name the aggregation and its parameters.
 
     Raises:
         RuntimeMissingError: Flower is not installed.
@@ -88,35 +88,35 @@ class FlowerStrategy:
         self._names: list[str] = []
 
     def aggregate(self, number: int, current: Tensors, replies: Sequence[Reply]) -> dict[str, np.ndarray]:
-        """New values, see `Aggregation`.
+        """Return the new values, see `Aggregation`.
 
         Raises:
-            TrainingError: the aggregation cannot make any.
+            TrainingError: the aggregation fails.
         """
         self._names = list(current)
         before = to_arrays(current)
-        if hasattr(self._inner, "m_t"):  # of FedAdam, by name
+        if hasattr(self._inner, "m_t"):  # FedAdam: moments by name
             self._inner.current_arrays = {name: np.asarray(array) for name, array in current.items()}
         elif hasattr(self._inner, "momentum_vector"):
             self._inner.current_arrays = before
         try:
             with quietly():
                 arrays, _ = self._wrapped(before, len(replies)).aggregate_train(
-                    number, [_Given(reply) for reply in replies]
+                    number, [_CheckedReply(reply) for reply in replies]
                 )
         except Exception as error:  # Flower's exceptions share no base class
             raise TrainingError(f"{self._fleet.aggregation} failed in round {number}: {error}") from error
         if arrays is None:
-            raise TrainingError(f"{self._fleet.aggregation} made nothing of round {number}.")
-        found = from_arrays(arrays)
-        values = {name: found[name].astype(np.float32).reshape(array.shape) for name, array in current.items()}
+            raise TrainingError(f"{self._fleet.aggregation} returned no values in round {number}.")
+        aggregated = from_arrays(arrays)
+        values = {name: aggregated[name].astype(np.float32).reshape(array.shape) for name, array in current.items()}
         for name, array in values.items():
             if not np.isfinite(array).all():
-                raise TrainingError(f"{self._fleet.aggregation} made numbers of {name!r} that are not finite.")
+                raise TrainingError(f"{self._fleet.aggregation} returned values for {name!r} that are not finite.")
         return values
 
     def _wrapped(self, before: Any, replies: int) -> Any:
-        """With differential privacy, where that is asked for."""
+        """Return the aggregation, wrapped for differential privacy if that is enabled."""
         if self._fleet.privacy_noise is None or self._fleet.privacy_clip is None:
             return self._inner
         from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping
@@ -127,32 +127,32 @@ class FlowerStrategy:
         return made
 
     def state(self) -> dict[str, np.ndarray]:
-        """Momentum, and moments of FedAdam."""
-        found: dict[str, np.ndarray] = {}
-        for what in ("m_t", "v_t"):
-            moments: Mapping[str, Any] = getattr(self._inner, what, None) or {}
-            found |= {f"{what}:{name}": np.asarray(array, np.float32) for name, array in moments.items()}
+        """Return the momentum and the moments of FedAdam."""
+        memory: dict[str, np.ndarray] = {}
+        for kind in ("m_t", "v_t"):
+            moments: Mapping[str, Any] = getattr(self._inner, kind, None) or {}
+            memory |= {f"{kind}:{name}": np.asarray(array, np.float32) for name, array in moments.items()}
         momentum = getattr(self._inner, "momentum_vector", None)
         if momentum is None:
-            return found
-        found |= {
+            return memory
+        memory |= {
             f"momentum:{name}": np.asarray(array, np.float32) for name, array in zip(self._names, momentum, strict=True)
         }
-        return found
+        return memory
 
     def restore(self, state: Tensors) -> None:
-        """Take up what `state` gave."""
-        for what in ("m_t", "v_t"):
-            moments = {name.partition(":")[2]: a for name, a in state.items() if name.startswith(f"{what}:")}
+        """Restore the result of `state`."""
+        for kind in ("m_t", "v_t"):
+            moments = {name.partition(":")[2]: a for name, a in state.items() if name.startswith(f"{kind}:")}
             if moments:
-                setattr(self._inner, what, moments)
+                setattr(self._inner, kind, moments)
         momentum = {name.partition(":")[2]: a for name, a in state.items() if name.startswith("momentum:")}
         if momentum:
             self._names, self._inner.momentum_vector = list(momentum), list(momentum.values())
 
 
 def _inner(fleet: Fleet) -> Any:
-    """Flower's strategy of a name."""
+    """Create Flower's strategy for the aggregation."""
     from flwr.serverapp import strategy
 
     if fleet.aggregation == "fedavgm":
@@ -166,8 +166,8 @@ def _inner(fleet: Fleet) -> Any:
     return strategy.FedAvg()
 
 
-class _Given:
-    """A checked reply as Flower's aggregations see it: a message of Flower's own needs one of its runs around it."""
+class _CheckedReply:
+    """A checked reply with the interface of a Flower message, which could only be created inside a run of Flower."""
 
     def __init__(self, reply: Reply) -> None:
         from flwr.app import MetricRecord, RecordDict
@@ -176,5 +176,5 @@ class _Given:
         self.content = RecordDict({ARRAYS: to_arrays(reply.tensors), METRICS: metrics})
 
     def has_error(self) -> bool:
-        """Nothing was wrong with it."""
+        """Return False: the reply was checked."""
         return False

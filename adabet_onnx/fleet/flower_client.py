@@ -1,4 +1,4 @@
-"""A client under Flower: an app that answers for the data of its node."""
+"""The Flower app of a client, which works on the data of its node."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from ..data.dataset import Dataset
 from ..data.labels import align_classes
 from ..data.source import open_data
 from ..errors import AdabetError, UsageError
+from ..file_names import MODEL
 from ..model.open import Model, open_model
 from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
 from . import wire
-from .bench import Bench
-from .client import Client, Own
+from .client import Client, ClientSetup
+from .client_artifacts import ClientArtifacts
 from .flower import ARRAYS, METRICS, SAMPLES, from_arrays, need_flower, to_arrays
-from .installing import install, installed, there
+from .installing import install, installed, verified
 from .messages import Reply
 from .partitions import parse_partition
 from .votes import cast_vote
 
 CONFIG = "config"  # the name of the record of settings
-_CLIENTS: dict[tuple[str, ...], tuple[Client, Any]] = {}  # of this process
+_CLIENTS: dict[tuple[str, ...], tuple[Client, Any]] = {}  # the clients in this process
 
 
 def client_app(mods: Sequence[Any] = ()) -> Any:
-    """Flower's ClientApp.
+    """Create Flower's ClientApp.
 
-    A node says with ``--node-config`` where its data is (``data``) and where it may keep what it gets once
-    (``folder``); for a simulation the run's ``data`` is shared out by ``partition`` among the ``num-partitions`` of the
+    The ``--node-config`` of a node gives the path of its data (``data``) and a folder for the files that it receives
+    once (``folder``). In a simulation the run's ``data`` is distributed by ``partition`` among the ``num-partitions``
     nodes.
 
     Args:
-        mods: Flower's modifiers of trainings, such as ``LocalDpMod`` for local differential privacy.
+        mods: Flower's mods for training, such as ``LocalDpMod`` for local differential privacy.
 
     Raises:
         RuntimeMissingError: Flower is not installed.
@@ -73,7 +74,7 @@ def _trained(content: Any, context: Any) -> tuple[wire.Settings, dict[str, np.nd
         reply = _client(settings, context).train(task)
     except AdabetError as error:
         reply = Reply(0, 0, "", {}, 0, error=str(error))
-    # A modifier wants the tensors that came; what was not trained is as it was, and not counted.
+    # Mods need all tensors that were received; those that were not trained are unchanged and do not count.
     sent = dict(reply.tensors) if reply.error is None else tensors
     return wire.reply_settings(reply), sent, reply.samples
 
@@ -82,15 +83,15 @@ def _asked(content: Any, context: Any) -> tuple[wire.Settings, dict[str, np.ndar
     settings = content[CONFIG]
     try:
         tensors = from_arrays(content[ARRAYS])
-        what = str(settings["what"])
-        if what == "install":
+        kind = str(settings["what"])
+        if kind == "install":
             install(_folder(context), str(settings["key"]), tensors)
             return {"done": "installed"}, {}
-        if what == "vote":
+        if kind == "vote":
             model, data = _model(settings, context)
             return wire.vote_settings(cast_vote(0, model, data, wire.scoring_of(settings))), {}
         client, task = _client(settings, context), wire.task_of(settings, tensors)
-        if what == "sums":
+        if kind == "sums":
             return wire.sums_parts(client.sums(task))
         scales = np.array([float(each) for each in str(settings["scales"]).split(",")])
         return {}, {"losses": client.losses(task, scales)}
@@ -98,48 +99,48 @@ def _asked(content: Any, context: Any) -> tuple[wire.Settings, dict[str, np.ndar
         return {"error": str(error)}, {}
 
 
-# --- what a node has -------------------------------------------------------------------------------------------------
+# --- resources of a node ---------------------------------------------------------------------------------------------
 
 
 def _folder(context: Any) -> Path:
-    """Where a node may keep what it gets once."""
+    """Return the folder in which a node keeps the files that it receives once."""
     given = context.node_config.get("folder")
     return Path(str(given)) if given else Path(tempfile.gettempdir()) / f"adabet-onnx-fleet-{context.node_id}"
 
 
 def _data(model: Model, context: Any) -> Dataset:
-    """The node's own data; of a run's, its part."""
+    """Return the node's own data, or its part of the run's data."""
     node, run = context.node_config, context.run_config
     own, shared = str(node.get("data", "")), str(run.get("data", ""))
     if not own and not shared:
-        raise UsageError("a node says where its data is: give its supernode a node config with data.")
+        raise UsageError("the node has no data: start its supernode with a node config that has data.")
     train = align_classes(open_data(own or shared, model).train, model.metadata("classes"))
     if own:
         return train
-    how, count = parse_partition(str(run.get("partition") or "iid")), int(node.get("num-partitions", 1))
-    parts = how.rows(train.labels, len(train), count, int(run.get("seed", 0)))
+    scheme, count = parse_partition(str(run.get("partition") or "iid")), int(node.get("num-partitions", 1))
+    parts = scheme.rows(train.labels, len(train), count, int(run.get("seed", 0)))
     return train.subset(parts[int(node.get("partition-id", 0))])
 
 
 def _model(settings: Any, context: Any) -> tuple[Model, Dataset]:
-    """The model that is voted on."""
-    model = open_model(there(_folder(context), str(settings["key"])) / "model.onnx")
+    """Open the model that is voted on."""
+    model = open_model(verified(_folder(context), str(settings["key"])) / MODEL)
     return model, _data(model, context)
 
 
 def _client(settings: Any, context: Any) -> Client:
-    """The client of a node, made once for each process."""
+    """Return the client of a node, created once per process."""
     folder, node = installed(_folder(context), str(settings["key"])), context.node_config
     run = {key: str(context.run_config.get(key, "")) for key in ("data", "partition", "personal", "validation", "seed")}
     key = (str(folder), str(context.node_id), *run.values(), *(str(node.get(each, "")) for each in _OF_NODES))
     if key not in _CLIENTS:
         personal = [each for each in run["personal"].split(",") if each]
-        bench = Bench(there(_folder(context), str(settings["key"])), personal)
+        artifacts = ClientArtifacts(verified(_folder(context), str(settings["key"])), personal)
         states = ContextStates()
         memory = node.get("memory")
-        own = Own(
+        own = ClientSetup(
             int(context.node_id),
-            _data(bench.model, context),
+            _data(artifacts.model, context),
             folder.parent / "features",
             states,
             float(run["validation"] or 0),
@@ -147,7 +148,7 @@ def _client(settings: Any, context: Any) -> Client:
             int(run["seed"] or 0),
             keep_features=True,
         )
-        _CLIENTS[key] = Client(own, bench), states
+        _CLIENTS[key] = Client(own, artifacts), states
     client, states = _CLIENTS[key]
     states.now = context.state
     return client
@@ -157,7 +158,7 @@ _OF_NODES = ("data", "partition-id", "num-partitions", "memory")
 
 
 class ContextStates(MutableMapping[int, TrainingState]):
-    """States by round in Flower's context, which stays with a node for a run.
+    """States by round in Flower's context, which persists on a node during a run.
 
     Attributes:
         now: the context's state.

@@ -1,4 +1,4 @@
-"""The way to clients: what a server asks, and clients in its own process that answer."""
+"""Access to clients: the requests of a server, and clients in its own process that answer them."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from ..errors import AdabetError
 from ..portable.linear_head import NotLinearError
 from ..scoring.options import Scoring
 from .client import Client
-from .messages import Reply, Sums, Task, Vote
+from .messages import Reply, RidgeSums, RoundTask, Vote
 
 
-class Grid(Protocol):
-    """The way to clients. Who does not answer in time is missing among the answers."""
+class ClientGrid(Protocol):
+    """Access to clients. A client that does not answer in time is missing from the answers."""
 
     def clients(self) -> Sequence[int]:
-        """Numbers of those that can be asked now, ascending."""
+        """Return the numbers of the available clients, ascending."""
         ...
 
-    def train(self, clients: Sequence[int], task: Task) -> Iterable[Reply]:
-        """What became of the task's values, in any order."""
+    def train(self, clients: Sequence[int], task: RoundTask) -> Iterable[Reply]:
+        """Have clients train, and return their replies in any order."""
         ...
 
     def votes(self, clients: Sequence[int], scoring: Scoring) -> Iterable[Vote]:
-        """Votes on the layers."""
+        """Collect votes on the layers."""
         ...
 
-    def sums(self, clients: Sequence[int], task: Task) -> Iterable[tuple[int, Sums | str]]:
-        """Sums that a head is fitted from, or why there are none, by client."""
+    def sums(self, clients: Sequence[int], task: RoundTask) -> Iterable[tuple[int, RidgeSums | str]]:
+        """Collect, by client, the sums that a head is fitted from, or the reason why there are none."""
         ...
 
-    def losses(self, clients: Sequence[int], task: Task, scales: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-        """Summed losses with logits times each scale, and how many labels that is of, by client."""
+    def losses(self, clients: Sequence[int], task: RoundTask, scales: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+        """Collect, by client, the summed losses with logits times each scale, and the number of labels."""
         ...
 
 
 class InProcess:
-    """Clients in this process, one after another.
+    """Clients in this process, asked one after another.
 
     Args:
-        clients: that are asked.
+        clients: the clients.
     """
 
     def __init__(self, clients: Iterable[Client]) -> None:
         self._clients = {client.number: client for client in clients}
 
     def clients(self) -> list[int]:
-        """All of them."""
+        """Return the numbers of all clients."""
         return sorted(self._clients)
 
-    def train(self, clients: Sequence[int], task: Task) -> Iterator[Reply]:
-        """See `Grid`."""
+    def train(self, clients: Sequence[int], task: RoundTask) -> Iterator[Reply]:
+        """See `ClientGrid`."""
         for number in clients:
             yield self._clients[number].train(task)
 
     def votes(self, clients: Sequence[int], scoring: Scoring) -> Iterator[Vote]:
-        """See `Grid`."""
+        """See `ClientGrid`."""
         for number in clients:
             yield self._clients[number].vote(scoring)
 
-    def sums(self, clients: Sequence[int], task: Task) -> Iterator[tuple[int, Sums | str]]:
-        """See `Grid`."""
+    def sums(self, clients: Sequence[int], task: RoundTask) -> Iterator[tuple[int, RidgeSums | str]]:
+        """See `ClientGrid`."""
         for number in clients:
             try:
                 yield number, self._clients[number].sums(task)
             except (AdabetError, NotLinearError) as error:
                 yield number, str(error)
 
-    def losses(self, clients: Sequence[int], task: Task, scales: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """See `Grid`."""
+    def losses(self, clients: Sequence[int], task: RoundTask, scales: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """See `ClientGrid`."""
         for number in clients:
             yield number, self._clients[number].losses(task, scales)

@@ -1,8 +1,8 @@
-"""A linear head fitted to the rows of many clients, from sums alone: the solution that all rows together have.
+"""A linear head fitted to the rows of many clients from sums alone, with the same solution as from all rows.
 
-Ridge regression needs of its rows only how many there are, their sums and their products: X'X, X'Y. Those of clients
-add up. The strength is chosen without the rows as well: fitted without a client, the squared error for it follows from
-its own sums.
+Ridge regression needs only the number of rows, their sums and their products, X'X and X'Y, which add up over clients.
+The strength is also chosen without the rows: the squared error on a client, for a fit without it, follows from its
+sums.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DataError
-from .messages import Sums
+from .messages import RidgeSums
 
 STRENGTHS = tuple(10.0**power for power in range(2, -6, -1))
-_ALONE = 1e-2  # the strength where there is but one client, which nothing tells the best for
+_ALONE = 1e-2  # the strength for a single client, for which cross-validation is impossible
 
 
-def sums_of(features: np.ndarray, targets: np.ndarray) -> Sums:
-    """The sums of a client's rows.
+def sums_of(features: np.ndarray, targets: np.ndarray) -> RidgeSums:
+    """Return the sums over a client's rows.
 
     Args:
-        features: (R, D), what the head is given.
-        targets: (R, K), what it should give.
+        features: (R, D), inputs of the head.
+        targets: (R, K), target outputs.
     """
-    rows, wanted = features.astype(np.float64), targets.astype(np.float64)
+    rows, expected = features.astype(np.float64), targets.astype(np.float64)
     squares = rows.T @ rows
-    return Sums(
+    return RidgeSums(
         len(rows),
         rows.sum(0),
-        wanted.sum(0),
+        expected.sum(0),
         squares[np.tril_indices(len(squares))],
-        rows.T @ wanted,
-        float((wanted**2).sum()),
+        rows.T @ expected,
+        float((expected**2).sum()),
     )
 
 
 def sums_bytes(features: int, outputs: int) -> int:
-    """What the sums take for a head of so many inputs and outputs."""
+    """Return the size of the sums in bytes for a head with these numbers of inputs and outputs."""
     return 8 * (features * (features + 1) // 2 + features * outputs + features + outputs)
 
 
@@ -50,9 +50,9 @@ class RidgeHead:
     Attributes:
         weight: (D, K), float64.
         bias: (K,), float64.
-        strength: of the penalty, as in `fitting.ridge`.
-        rows: that it was fitted to.
-        error: mean squared error of an output for clients left out; None where there is but one.
+        strength: strength of the penalty, as in `fitting.ridge`.
+        rows: number of rows that it was fitted to.
+        error: mean squared error of an output on left-out clients; None if there is only one client.
     """
 
     weight: np.ndarray
@@ -62,20 +62,22 @@ class RidgeHead:
     error: float | None
 
 
-def added(parts: Sequence[Sums]) -> Sums:
-    """The sums of the rows of several clients."""
+def added(parts: Sequence[RidgeSums]) -> RidgeSums:
+    """Add the sums of several clients."""
     arrays = {name: np.sum([getattr(part, name) for part in parts], axis=0) for name in _ARRAYS}
-    return Sums(sum(part.rows for part in parts), output_squares=sum(part.output_squares for part in parts), **arrays)
+    return RidgeSums(
+        sum(part.rows for part in parts), output_squares=sum(part.output_squares for part in parts), **arrays
+    )
 
 
 _ARRAYS = ("inputs", "outputs", "squares", "products")
 
 
-def check_sums(sums: Sums, features: int, outputs: int) -> str | None:
-    """What is wrong with sums that a client sent; None where nothing is.
+def check_sums(sums: RidgeSums, features: int, outputs: int) -> str | None:
+    """Return the reason to reject the sums of a client, or None.
 
     Args:
-        sums: from a client.
+        sums: the sums of a client.
         features: D.
         outputs: K.
     """
@@ -85,7 +87,7 @@ def check_sums(sums: Sums, features: int, outputs: int) -> str | None:
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != np.float64:
             return f"sums {name!r} must be float64 {list(shape)}"
         if not np.isfinite(array).all():
-            return f"sums {name!r} have numbers that are not finite"
+            return f"sums {name!r} have values that are not finite"
     if isinstance(sums.rows, bool) or not isinstance(sums.rows, int) or not 1 <= sums.rows <= 10**9:
         return f"sums of {sums.rows!r} rows"
     if not np.isfinite(sums.output_squares):
@@ -93,12 +95,12 @@ def check_sums(sums: Sums, features: int, outputs: int) -> str | None:
     return None
 
 
-def solve(sums: Sums, strength: float, *, intercept: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (D, K) and bias (K,) of a strength.
+def solve(sums: RidgeSums, strength: float, *, intercept: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight (D, K) and bias (K,) for a strength.
 
     Args:
-        sums: of all rows.
-        strength: times rows times the mean variance of a feature, the penalty on squared weights.
+        sums: sums over all rows.
+        strength: the penalty on squared weights, in multiples of the number of rows times the mean feature variance.
         intercept: whether the head has a bias.
     """
     squares, products, centre, level = _centred(sums, intercept)
@@ -107,11 +109,11 @@ def solve(sums: Sums, strength: float, *, intercept: bool = True) -> tuple[np.nd
     return weight, level - centre @ weight
 
 
-def fit(parts: Sequence[Sums], *, intercept: bool = True) -> RidgeHead:
-    """The head of the strength that is best for clients left out.
+def fit(parts: Sequence[RidgeSums], *, intercept: bool = True) -> RidgeHead:
+    """Fit the head with the strength that is best on left-out clients.
 
     Args:
-        parts: of the clients.
+        parts: the sums of each client.
         intercept: whether the head has a bias.
 
     Raises:
@@ -137,7 +139,7 @@ def _square(triangle: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(full + np.tril(full, -1).T)
 
 
-def _centred(sums: Sums, intercept: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _centred(sums: RidgeSums, intercept: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     squares = _square(sums.squares, len(sums.inputs))
     if not intercept:
         return squares, sums.products, np.zeros_like(sums.inputs), np.zeros_like(sums.outputs)
@@ -145,13 +147,13 @@ def _centred(sums: Sums, intercept: bool) -> tuple[np.ndarray, np.ndarray, np.nd
     return squares - np.outer(sums.inputs, centre), sums.products - np.outer(centre, sums.outputs), centre, level
 
 
-def _without(whole: Sums, part: Sums) -> Sums:
+def _without(whole: RidgeSums, part: RidgeSums) -> RidgeSums:
     arrays = {name: getattr(whole, name) - getattr(part, name) for name in _ARRAYS}
-    return Sums(whole.rows - part.rows, output_squares=whole.output_squares - part.output_squares, **arrays)
+    return RidgeSums(whole.rows - part.rows, output_squares=whole.output_squares - part.output_squares, **arrays)
 
 
-def _squared_error(sums: Sums, weight: np.ndarray, bias: np.ndarray) -> float:
-    """Sum over a client's rows of (y - x W - b)^2."""
+def _squared_error(sums: RidgeSums, weight: np.ndarray, bias: np.ndarray) -> float:
+    """Return the sum over a client's rows of (y - x W - b)^2."""
     squares = _square(sums.squares, len(sums.inputs))
     own = float((weight * (squares @ weight)).sum()) + 2 * float(sums.inputs @ weight @ bias)
     own += sums.rows * float(bias @ bias)

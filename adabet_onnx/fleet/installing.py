@@ -1,4 +1,4 @@
-"""What a client gets once: a model to vote on, or the artifacts that it trains."""
+"""Installation of the files that a client receives once: a model to vote on, or the artifacts that it trains."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
 def packed(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    """Files as arrays of bytes, by name."""
+    """Return files as arrays of bytes, by name."""
     return {name: np.frombuffer(path.read_bytes(), np.uint8) for name, path in files.items()}
 
 
 def key_of(files: Mapping[str, np.ndarray]) -> str:
-    """What tells these files from others: a SHA-256."""
+    """Return the SHA-256 that identifies these files."""
     digest = hashlib.sha256()
     for name, data in sorted(files.items()):
         digest.update(f"{name}\0{data.size}\0".encode() + data.tobytes())
@@ -29,37 +29,37 @@ def key_of(files: Mapping[str, np.ndarray]) -> str:
 
 
 def install(folder: Path, key: str, files: Mapping[str, np.ndarray]) -> Path:
-    """Put files where a client keeps them, whole or not at all.
+    """Write files to a client's folder, atomically.
 
     Args:
-        folder: of the client.
-        key: that they should have.
-        files: from the server.
+        folder: folder of the client.
+        key: expected key of the files.
+        files: files from the server.
 
     Returns:
         The folder that they are in.
 
     Raises:
-        TrainingError: they are not those of the key, or a name is none of a file.
+        TrainingError: the files do not match the key, or a name is not a valid file name.
         OutputError: they cannot be written.
     """
     wrong = [name for name in files if not _NAME.match(name)]
     if wrong or any(array.dtype != np.uint8 for array in files.values()) or key_of(files) != key:
-        raise TrainingError(f"what the server sent to be kept is damaged (expected the SHA-256 {key}).")
+        raise TrainingError(f"the files that the server sent are damaged (expected the SHA-256 {key}).")
     target = installed(folder, key)
     if target.is_dir():
-        return there(folder, key)
+        return verified(folder, key)
     with replacing_folder(target, ".none") as part:
         for name, array in files.items():
             (part / name).write_bytes(array.tobytes())
     return target
 
 
-def there(folder: Path, key: str) -> Path:
-    """The folder that files of a key are in, after a look whether they are those: a folder can be anyone's.
+def verified(folder: Path, key: str) -> Path:
+    """Return the folder of the files with a key, after verifying them, since others may be able to write there.
 
     Raises:
-        TrainingError: they are not there, or others.
+        TrainingError: the files are missing or were changed.
     """
     target = installed(folder, key)
     if not target.is_dir() or key_of(packed({path.name: path for path in target.iterdir() if path.is_file()})) != key:
@@ -68,11 +68,11 @@ def there(folder: Path, key: str) -> Path:
 
 
 def installed(folder: Path, key: str) -> Path:
-    """Where files of a key are put.
+    """Return the folder for files with a key.
 
     Raises:
-        TrainingError: it is no key.
+        TrainingError: the key is invalid.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", key):
-        raise TrainingError("what the server asks for has no key of 64 hexadecimal digits.")
+        raise TrainingError("the server's request has no key of 64 hexadecimal digits.")
     return folder / key[:32]

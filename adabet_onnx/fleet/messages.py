@@ -1,4 +1,4 @@
-"""What a server and its clients say to each other: plain values, whatever carries them."""
+"""Messages between a server and its clients, as plain values that are independent of the transport."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Local:
-    """What a client does in a round.
+    """The training of a client in a round.
 
     Attributes:
-        epochs: passes over its data; not looked at where ``steps`` are given.
-        steps: steps, in place of epochs; None: none.
-        batch_size: samples of a step.
-        learning_rate: of every step.
-        proximal: FedProx's mu: half of it, times the squared distance from what the server sent, is added to the
-            loss; 0: nothing is.
-        seed: of the order of samples.
+        epochs: passes over its data; ignored if ``steps`` is given.
+        steps: number of steps instead of epochs, or None.
+        batch_size: samples per step.
+        learning_rate: learning rate of every step.
+        proximal: FedProx's mu: half of it, times the squared distance from the server's values, is added to the loss;
+            0: no such term.
+        seed: random seed of the order of samples.
     """
 
     epochs: int = 1
@@ -34,14 +34,14 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a server sends.
+class RoundTask:
+    """A request of the server to train.
 
     Attributes:
-        number: of the round, from 1 on; 0 before.
-        model_sha256: of the model that the artifacts were made from.
+        number: number of the round, from 1 on; 0 before the first.
+        model_sha256: SHA-256 of the model that the artifacts were made from.
         tensors: shared parameters and statistics by name, float32.
-        local: what to do.
+        local: the training to do.
     """
 
     number: int
@@ -51,24 +51,24 @@ class Task:
 
     @property
     def bytes(self) -> int:
-        """Of the tensors."""
+        """Size of the tensors."""
         return sum(array.nbytes for array in self.tensors.values())
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a client sends after a round. A server takes nothing in it for granted.
+    """The reply of a client after a round, which the server does not trust.
 
     Attributes:
-        client: its number.
-        number: of the round.
-        model_sha256: of the model that it trained.
-        tensors: what it trained, by name, float32.
-        samples: it trained on, by which it counts.
-        partial: whether it could train but a part of the parameters.
-        figures: ``loss`` (mean over its steps), ``eval_loss``, ``eval_accuracy`` and ``eval_samples`` (of what it keeps
-            for validation), None or absent where there is none.
-        error: why it could not do what was asked, in a sentence; None where it could.
+        client: number of the client.
+        number: number of the round.
+        model_sha256: SHA-256 of the model that it trained.
+        tensors: trained tensors by name, float32.
+        samples: number of samples that it trained on, its weight in the aggregation.
+        partial: whether it could train only some of the parameters.
+        figures: ``loss`` (mean over its steps), ``eval_loss``, ``eval_accuracy`` and ``eval_samples`` (on its
+            validation data), None or absent if unknown.
+        error: a sentence that says why it could not do the task; None after success.
     """
 
     client: int
@@ -82,23 +82,23 @@ class Reply:
 
     @property
     def bytes(self) -> int:
-        """Of the tensors, as far as they are arrays."""
+        """Size of the tensors, as far as they are arrays."""
         return sum(int(getattr(array, "nbytes", 0)) for array in self.tensors.values())
 
 
 @dataclass(frozen=True)
 class Vote:
-    """What a client says of the layers by its own data; never an activation.
+    """A client's ranking of the layers on its own data; it contains no activations.
 
     Attributes:
-        client: its number.
-        model_sha256: of the model that it scored.
-        samples: it has.
-        ranks: of each layer, 1 for the highest b1_hat, equal ones sharing their places; empty where it abstains.
-        b1_hat: of each layer.
-        shift: of each layer that has stored statistics, else None.
-        note: why it abstains; None where it does not.
-        error: why it could not vote, in a sentence; None where it could.
+        client: number of the client.
+        model_sha256: SHA-256 of the model that it scored.
+        samples: number of its samples.
+        ranks: rank of each layer, 1 for the highest b1_hat, equal ones sharing the mean rank; empty if it abstains.
+        b1_hat: b1_hat of each layer.
+        shift: shift of each layer that has stored statistics, else None.
+        note: the reason why it abstains, or None.
+        error: a sentence that says why it could not vote; None after success.
     """
 
     client: int
@@ -112,13 +112,13 @@ class Vote:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What a linear head is fitted from: sums over a client's rows, in float64.
+class RidgeSums:
+    """Sums over a client's rows, in float64, from which a linear head is fitted.
 
     Attributes:
-        rows: how many.
-        inputs: (D,), the sum of what the head is given.
-        outputs: (K,), the sum of what it should give.
+        rows: number of rows.
+        inputs: (D,), the sum of the head's inputs.
+        outputs: (K,), the sum of its target outputs.
         squares: (D (D + 1) / 2,), the lower triangle of X'X, row by row.
         products: (D, K), X'Y.
         output_squares: the sum of the squares of Y.
@@ -133,5 +133,5 @@ class Sums:
 
     @property
     def bytes(self) -> int:
-        """Of the arrays."""
+        """Size of the arrays."""
         return sum(array.nbytes for array in (self.inputs, self.outputs, self.squares, self.products))

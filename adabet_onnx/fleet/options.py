@@ -1,4 +1,4 @@
-"""What a fleet may be told."""
+"""Options of a fleet."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from ..sizes import parse_size
 from ..vocabulary import AGGREGATIONS
 from .partitions import Partition, parse_partition
 
-OWN = ("fedavg", "fedprox")  # what needs no Flower
+OWN = ("fedavg", "fedprox")  # aggregations that do not need Flower
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """How a fleet trains.
+    """Options of a fleet's training.
 
     Attributes:
-        clients: how many there are in a simulation.
-        per_round: how many are asked in a round; None: all.
-        rounds: how many.
-        partition: how a simulation shares out the data: ``iid``, ``dirichlet:A`` (the smaller A, the more clients
+        clients: number of clients in a simulation.
+        per_round: number of clients asked per round; None: all.
+        rounds: number of rounds.
+        partition: how a simulation distributes the data: ``iid``, ``dirichlet:A`` (the smaller A, the more clients
             differ) or ``by-class:K`` (K classes each).
         aggregation: ``fedavg``, ``fedprox``, or one of Flower's: ``fedavgm``, ``fedadam``, ``fedmedian``, ``krum``.
-        local_epochs: passes of a client over its data in a round.
-        local_steps: steps, in place of ``local_epochs``.
-        proximal: FedProx's mu, how strongly clients are held to what the server sent; None: 0.1 with fedprox, else 0.
-        server_rate: of the server's own steps with fedavgm (1) and fedadam (0.01).
-        malicious: how many clients krum expects to be hostile.
-        privacy_clip: differential privacy by Flower: how long an update may be, longer ones being cut; with
-            ``privacy_noise``.
-        privacy_noise: the noise that is added to what is aggregated, in multiples of that by client.
+        local_epochs: passes of a client over its data per round.
+        local_steps: training steps per round, instead of ``local_epochs``.
+        proximal: FedProx's mu, the weight of the term that keeps clients near the server's values; None: 0.1 with
+            fedprox, else 0.
+        server_rate: learning rate of the server with fedavgm (default 1) and fedadam (default 0.01).
+        malicious: number of malicious clients that krum tolerates.
+        privacy_clip: differential privacy by Flower: updates are clipped to this norm; requires ``privacy_noise``.
+        privacy_noise: noise added to the aggregate, as a multiple of ``privacy_clip`` per client.
         personal: shell patterns of layer names, whose parameters stay with each client.
-        client_memory: what clients have for a training step, such as ``"8MB"``: of the first, the second, ..., and
-            from the first on again; where not all selected layers fit, a client trains those that do. Empty: enough.
-        minimum: replies that a round needs; with fewer it is repeated.
-        retries: how often, before the run ends with an error.
-        max_norm: how far a reply may be from what was sent, as a Euclidean norm; None: 10 times the norm of that.
+        client_memory: memory of the clients for a training step, such as ``"8MB"``, assigned in turn; a client in which
+            not all selected layers fit trains those that do. Empty: no limit.
+        minimum: minimum number of replies per round; a round with fewer is repeated.
+        retries: number of repetitions before the run ends with an error.
+        max_norm: largest Euclidean distance of a reply from the values that were sent; None: 10 times their norm.
 
     Raises:
-        UsageError: something is unknown or out of range, or two things exclude each other.
+        UsageError: a value is unknown or out of range, or two options exclude each other.
 
     Example:
         >>> from adabet_onnx import Fleet
@@ -82,8 +82,9 @@ class Fleet:
                 raise UsageError(f"`{name}` must be at least 0, not {getattr(self, name)}.")
         if self.asked > self.clients or self.minimum > self.asked:
             raise UsageError(
-                f"of {self.clients} clients {self.asked} are asked in a round, of which {self.minimum} must reply "
-                "(`clients`, `per_round`, `minimum`): each of these must be at most the one before."
+                f"{self.asked} of {self.clients} clients are asked per round, and {self.minimum} must reply "
+                "(`per_round`, `clients`, `minimum`): `per_round` must be at most `clients`, and `minimum` at most "
+                "`per_round`."
             )
         self._check_numbers()
         if self.server_rate is not None and self.aggregation not in ("fedavgm", "fedadam"):
@@ -92,8 +93,9 @@ class Fleet:
             raise UsageError("differential privacy needs both `privacy_clip` and `privacy_noise`.")
         if self.client_memory and not self.own:
             raise UsageError(
-                f"with `client_memory` some clients train but a part, which `aggregation='{self.aggregation}'` and "
-                f"`privacy_noise` cannot take in. Use {' or '.join(OWN)} without it."
+                "with `client_memory` some clients train only a part of the layers, which "
+                f"`aggregation='{self.aggregation}'` and `privacy_noise` do not support. Use {' or '.join(OWN)} "
+                "without noise."
             )
         _ = self.shared_out, self.memory_of(0)
         object.__setattr__(self, "partition", str(self.shared_out))
@@ -115,7 +117,7 @@ class Fleet:
 
     @property
     def asked(self) -> int:
-        """Clients of a round."""
+        """Number of clients per round."""
         return self.clients if self.per_round is None else self.per_round
 
     @property
@@ -125,13 +127,13 @@ class Fleet:
 
     @property
     def mu(self) -> float:
-        """Of FedProx; 0: nothing is added to the loss."""
+        """FedProx's mu; 0: no proximal term."""
         if self.proximal is None:
             return 0.1 if self.aggregation == "fedprox" else 0.0
         return self.proximal
 
     def memory_of(self, client: int) -> int | None:
-        """Bytes that a client has for a training step; None: enough."""
+        """Return the bytes that a client has for a training step; None: no limit."""
         if not self.client_memory:
             return None
         return parse_size(self.client_memory[client % len(self.client_memory)], "client_memory")

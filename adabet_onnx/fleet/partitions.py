@@ -1,8 +1,8 @@
-"""How a data set is shared out among simulated clients.
+"""Partitions of a data set among simulated clients.
 
-``iid``: at random, so many to each. ``dirichlet:A``: of each class every client gets a share, drawn from a Dirichlet
-distribution; the smaller A, the more the clients differ (0.3 is the usual hard case). ``by-class:K``: every client has
-samples of K classes only.
+``iid``: random, with equal numbers for each. ``dirichlet:A``: every client gets a share of each class, drawn from a
+Dirichlet distribution; the smaller A, the more the clients differ (0.3 is the usual hard case). ``by-class:K``: every
+client has samples of K classes only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KINDS = ("iid", "dirichlet", "by-class")
 
 @dataclass(frozen=True)
 class Partition:
-    """A way to share out samples.
+    """A scheme for distributing samples.
 
     Attributes:
         kind: iid, dirichlet or by-class.
@@ -34,41 +34,41 @@ class Partition:
         return self.kind if self.kind == "iid" else f"{self.kind}:{self.number:g}"
 
     def rows(self, labels: np.ndarray | None, samples: int, clients: int, seed: int) -> list[np.ndarray]:
-        """Which samples each client gets, ascending: every sample goes to one client, and every client gets one.
+        """Return the indices of each client's samples, ascending; every client gets at least one.
 
         Args:
-            labels: one class for each sample; not looked at for iid.
-            samples: how many there are.
-            clients: how many.
-            seed: of the drawing.
+            labels: one class for each sample; ignored for iid.
+            samples: number of samples.
+            clients: number of clients.
+            seed: random seed.
 
         Raises:
-            DataError: fewer samples than clients, or labels that are not one class for each sample.
-            UsageError: more classes for each client than there are, or classes that nobody would have.
+            DataError: there are fewer samples than clients, or labels are not one class for each sample.
+            UsageError: there are not enough classes for each client, or some classes would have no client.
         """
         if samples < clients:
-            raise DataError(f"{samples} samples cannot be shared out among {clients} clients. Give more data.")
+            raise DataError(f"{samples} samples cannot be distributed among {clients} clients. Give more data.")
         rng = seeds.partition(seed)
         if self.kind == "iid":
             return [np.sort(part) for part in np.array_split(rng.permutation(samples), clients)]
         if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(
-                f"the partition {self} shares out by class, and the data does not have one class for each sample. Use "
+                f"the partition {self} distributes by class, but the data does not have one class for each sample. Use "
                 "`partition='iid'`."
             )
         parts = self._by_shares(labels, self._shares(labels, clients, rng), rng)
-        return [np.sort(np.array(part, np.int64)) for part in _nobody_empty(parts)]
+        return [np.sort(np.array(part, np.int64)) for part in _without_empty_parts(parts)]
 
     def _shares(self, labels: np.ndarray, clients: int, rng: np.random.Generator) -> np.ndarray:
-        """(C, M): of each class the share that each client gets."""
+        """Return the share of each class for each client, (C, M)."""
         classes = len(np.unique(labels))
         if self.kind == "dirichlet":
             return np.asarray(rng.dirichlet([self.number] * clients, classes))
         each = int(self.number)
         if each > classes or each * clients < classes:
             raise UsageError(
-                f"with `partition='{self}'` {clients} clients have {each} classes each, of {classes}: every class must "
-                "have a client, and no client more classes than there are."
+                f"with `partition='{self}'` {clients} clients have {each} of {classes} classes each: every class must "
+                "have a client, and no client can have more classes than there are."
             )
         shares = np.zeros((classes, clients))
         for client in rng.permutation(clients):
@@ -87,8 +87,8 @@ class Partition:
         return parts
 
 
-def _nobody_empty(parts: list[list[int]]) -> list[list[int]]:
-    """Clients that drew nothing get a sample of whoever has most."""
+def _without_empty_parts(parts: list[list[int]]) -> list[list[int]]:
+    """Give each client without samples one of the client with the most."""
     for part in parts:
         if not part:
             part.append(max(parts, key=len).pop())
@@ -96,10 +96,10 @@ def _nobody_empty(parts: list[list[int]]) -> list[list[int]]:
 
 
 def parse_partition(text: str) -> Partition:
-    """A partition by its name: ``iid``, ``dirichlet:0.3``, ``by-class:2``.
+    """Parse a partition: ``iid``, ``dirichlet:0.3``, ``by-class:2``.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text is none of these.
     """
     if not isinstance(text, str):
         raise UsageError(f"`partition` must be text, not {type(text).__name__}.")
@@ -111,5 +111,5 @@ def parse_partition(text: str) -> Partition:
     except ValueError:
         good = False
     if not good:
-        raise UsageError(f"unknown partition {text!r}: write iid, dirichlet:0.3 or by-class:2.")
+        raise UsageError(f"unknown partition {text!r}: use iid, dirichlet:0.3 or by-class:2, for example.")
     return Partition(kind, value)

@@ -1,8 +1,8 @@
-"""Of the selected layers, those that a client with less memory can train.
+"""The part of the selected layers that a client with less memory can train.
 
-A part has artifacts of its own, made of the model as it is in a round: the layers that are not trained are frozen with
-the values that they have by then, and what is computed before the step takes as little memory as inference does. It is
-made again in every round, for the values of the others have changed.
+A part has its own artifacts, made from the model with the values of a round: the other layers are frozen with their
+current values, and the computation before the step needs as little memory as inference. It is made again in every
+round, because the values of the other layers change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..selection.options import Choosing
 from ..selection.record import Selection
 from ..selection.strategies import select
 from ..sizes import size_text
-from ..trainability.choices import Choices
 from ..training.artifacts import make_artifacts
 from ..training.export import proto_with
 from ..training.manifest import Manifest
@@ -27,53 +26,53 @@ from .messages import Tensors
 
 
 def layers_within(manifest: Manifest, model: Model, memory: int, batch_size: int) -> tuple[str, ...] | None:
-    """The selected layers that fit into memory: as many as do, from the last on; None where all do.
+    """Return the selected layers that fit into memory, starting from the last; None if all do.
 
     Args:
-        manifest: of the artifacts that train all.
-        model: that they were made from.
-        memory: bytes of a training step.
-        batch_size: samples of it.
+        manifest: manifest of the artifacts that train all selected layers.
+        model: the model that they were made from.
+        memory: bytes for a training step.
+        batch_size: samples per step.
 
     Raises:
-        UsageError: none fits.
+        UsageError: no layer fits.
     """
-    choices = replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
+    choices = replace(manifest.choices, class_axis=manifest.class_axis)
     costs = Predictor(model, batch_size=batch_size, choices=choices, backend="portable")
-    wanted = manifest.selection.layers
+    selected = manifest.selection.layers
     choosing = Choosing(
-        layers=tuple(glob.escape(name) for name in reversed(wanted)), head="pool", budget=Budget(max_memory=memory)
+        layers=tuple(glob.escape(name) for name in reversed(selected)), head="pool", budget=Budget(max_memory=memory)
     )
     try:
-        found = select(model, choosing=choosing, costs=costs).layers
+        fitting = select(model, choosing=choosing, costs=costs).layers
     except UsageError as error:
         raise UsageError(f"none of the selected layers can be trained in {size_text(memory)}: {error}") from error
-    return None if set(found) == set(wanted) else found
+    return None if set(fitting) == set(selected) else fitting
 
 
 def make_part(
     manifest: Manifest, model: Model, layers: tuple[str, ...], values: Tensors, trained: Tensors, folder: Path
 ) -> Manifest:
-    """Artifacts that train some of the selected layers, of the model with the values of a round.
+    """Make artifacts that train some of the selected layers, from the model with the values of a round.
 
     Args:
-        manifest: of the artifacts that train all.
-        model: that they were made from.
-        layers: that are trained.
-        values: of all parameters and statistics.
-        trained: what is known of the data: classes and preprocessing; empty: the manifest's.
-        folder: for the artifacts.
+        manifest: manifest of the artifacts that train all selected layers.
+        model: the model that they were made from.
+        layers: the layers to train.
+        values: values of all parameters and statistics.
+        trained: classes and preprocessing of the data; empty: the manifest's.
+        folder: folder for the artifacts.
     """
-    now = open_model(proto_with(manifest, values, "the server's values", trained=dict(trained)))
-    choices = replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
+    current = open_model(proto_with(manifest, values, "the server's values", trained=dict(trained)))
+    choices = replace(manifest.choices, class_axis=manifest.class_axis)
     chosen = _only(manifest.selection, model, layers)
     return make_artifacts(
-        now, replace(chosen, model_sha256=now.sha256), folder, choices=choices, backend="portable", check=False
+        current, replace(chosen, model_sha256=current.sha256), folder, choices=choices, backend="portable", check=False
     )
 
 
 def _only(selection: Selection, model: Model, layers: tuple[str, ...]) -> Selection:
-    """A selection of these layers alone."""
+    """Return the selection restricted to these layers."""
     names = {parameter.name for layer in model.layers if layer.name in layers for parameter in layer.parameters}
     channels = {name: part for name, part in (selection.channels or {}).items() if name in layers}
     return replace(

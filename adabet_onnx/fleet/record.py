@@ -1,16 +1,17 @@
-"""What a server leaves in its folder.
+"""The files in a server's folder.
 
-``fleet.json``: format "adabet-onnx/fleet", version 1, with model_sha256, options, local (what clients do in a round),
-and what came before the first round: poll (see `votes`), head (how it was fitted, or why it was not),
-distribution_bytes (of the artifacts, that each client gets once), bytes_down and bytes_up (of a client in a round).
+``fleet.json``: format "adabet-onnx/fleet", version 1, with model_sha256, options, local (the clients' training in a
+round), and what precedes the first round: poll (see `votes`), head (how it was fitted, or why it was not),
+distribution_bytes (of the artifacts that each client gets once), bytes_down and bytes_up (per client and round).
 
-``fleet.jsonl``: an object for each round: round (0 is before the first), attempts, clients (whose replies count),
+``fleet.jsonl``: an object for each round: round (0 is before the first), attempts, clients (with accepted replies),
 samples (theirs), loss (of their steps), eval_loss and eval_accuracy (on held-out data of the server), client_accuracy
-(on what clients keep for validation, with their personal layers), bytes_down and bytes_up (of all clients), seconds,
-dropped (a client and why). What is not known is null.
+(on the clients' validation data, with their personal layers), bytes_down and bytes_up (of all clients), seconds,
+dropped (a client and the reason). Unknown values are null.
 
-``fleet.safetensors``: the values after the last round, and what the aggregation remembers, from which a run goes on: as
-a delta, but for format "adabet-onnx/fleet-checkpoint", ``round``, and names that begin with ``memory:``.
+``fleet.safetensors``: the values after the last round and the state of the aggregation, from which a run resumes. It
+has the form of a delta, but with format "adabet-onnx/fleet-checkpoint", ``round``, and names that begin with
+``memory:``.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _MEMORY = "memory:"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
-        number: rounds that are done.
-        values: of what is shared.
-        memory: of the aggregation.
+        number: number of completed rounds.
+        values: values of the shared tensors.
+        memory: state of the aggregation.
     """
 
     number: int
@@ -51,15 +52,15 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, model_sha256: str) -> None:
-    """Write it, whole or not at all.
+    """Write a checkpoint atomically.
 
     Args:
-        folder: of the server.
-        checkpoint: where the run stands.
-        model_sha256: of the model.
+        folder: folder of the server.
+        checkpoint: the state of the run.
+        model_sha256: SHA-256 of the model.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     tensors = {**checkpoint.values, **{_MEMORY + name: array for name, array in checkpoint.memory.items()}}
     data = data_bytes(tensors)
@@ -74,21 +75,21 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, model_sha256: str) -> 
 
 
 def load_checkpoint(folder: Path, model_sha256: str, shapes: Mapping[str, Sequence[int]]) -> Checkpoint:
-    """Read it, and see that it is one of this run.
+    """Read the checkpoint, and check that it belongs to this run.
 
     Args:
-        folder: of the server.
-        model_sha256: of the model.
-        shapes: of what is shared.
+        folder: folder of the server.
+        model_sha256: SHA-256 of the model.
+        shapes: shapes of the shared tensors.
 
     Raises:
-        RecordError: it is damaged, or of another run.
+        RecordError: the checkpoint is damaged, or of another run.
     """
     path = folder / CHECKPOINT
     content = read_tensors(path)
     about = content.metadata
     if about.get("format") != CHECKPOINT_FORMAT or about.get("sha256") != content.sha256:
-        raise RecordError(f"{path} is no checkpoint of a fleet, or was altered. Start again without `resume`.")
+        raise RecordError(f"{path} is not a checkpoint of a fleet, or was altered. Start again without `resume`.")
     values = {name: array for name, array in content.tensors.items() if not name.startswith(_MEMORY)}
     same = {name: array.shape for name, array in values.items()} == {name: tuple(s) for name, s in shapes.items()}
     if about.get("model_sha256") != model_sha256 or not same or not about.get("round", "").isdecimal():
@@ -98,15 +99,15 @@ def load_checkpoint(folder: Path, model_sha256: str, shapes: Mapping[str, Sequen
 
 
 def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write fleet.jsonl, whole or not at all."""
+    """Write fleet.jsonl atomically."""
     write_bytes(folder / ROWS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
 
 def read_rows(folder: Path, number: int | None) -> list[dict[str, Any]]:
-    """The rows up to a round; None: all.
+    """Read the rows up to a round; None: all rows.
 
     Raises:
-        RecordError: they are damaged, or fewer.
+        RecordError: the file is damaged, or rows are missing.
     """
     path = folder / ROWS
     try:
@@ -116,15 +117,15 @@ def read_rows(folder: Path, number: int | None) -> list[dict[str, Any]]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RecordError(f"{path} cannot be read ({error}). Start again without `resume`.") from error
     if [row["round"] for row in kept] != list(range(number + 1)):
-        raise RecordError(f"{path} lacks rounds up to {number}. Start again without `resume`.")
+        raise RecordError(f"{path} does not have all rounds up to {number}. Start again without `resume`.")
     return kept
 
 
 def read_fleet(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What fleet.json says, and the rows of fleet.jsonl, as far as people are shown them.
+    """Read fleet.json and the rows of fleet.jsonl, and check the parts that reports use.
 
     Raises:
-        RecordError: they are damaged.
+        RecordError: a file is damaged.
     """
     about = read_record(folder / RECORD, FORMAT, VERSION, _MADE_BY)
     entries = Entries(about, str(folder / RECORD), _MADE_BY)

@@ -1,4 +1,4 @@
-"""A fleet in one process: the data of one source shared out among clients, who know nothing of each other's."""
+"""Simulation of a fleet in one process: the data of one source is distributed among independent clients."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..data.preprocess import Arithmetic, arithmetic_for
 from ..data.source import open_data
 from ..device.delta import write_delta
 from ..errors import RecordError, UsageError
+from ..file_names import ADAPTED, ARTIFACTS, MODEL, SELECTION
 from ..files import check_folder, keep_apart, make_folder, replacing, write_bytes
 from ..model.error_context import guarded
 from ..model.head import check_head_options, with_head
@@ -35,21 +36,21 @@ from ..training.manifest import Manifest
 from ..training.predictions import read_from
 from ..training.settings import LEARNING_RATES, Settings
 from .aggregation import Aggregation, WeightedMean
-from .bench import Bench
 from .choosing import choose, needs_votes
-from .client import Client, Own
+from .client import Client, ClientSetup
+from .client_artifacts import ClientArtifacts
+from .evaluator import Evaluator
 from .fitted_head import fit_head
 from .flower import FlowerStrategy
 from .grids import InProcess
-from .judge import Judge
-from .messages import Local, Task
+from .messages import Local, RoundTask, Vote
 from .options import Fleet
 from .record import FORMAT, RECORD, VERSION
 from .server import Server
 from .states import FolderStates
 from .votes import cast_vote
 
-ARTIFACTS, DELTA, ADAPTED, _MODEL = "artifacts", "delta.safetensors", "adapted.onnx", "model.onnx"
+DELTA = "delta.safetensors"
 
 
 @typed
@@ -64,36 +65,36 @@ def simulate_fleet(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a model as a fleet of devices would, each with a part of the data that it never sends.
+    """Simulate federated training: a fleet of devices, each with a part of the data that it never sends.
 
     The folder gets fleet.json and fleet.jsonl (see `fleet.record`), artifacts/ with the trained state, which can be
     evaluated and exported, delta.safetensors and adapted.onnx.
 
     Args:
-        model: the trained model: opened, or what `open_model` takes.
-        data: labelled data in any form that `Data` describes: its training part is shared out, its test part is what
-            the server evaluates on.
-        folder: where results go.
-        fleet: how many clients, rounds and the like; None: the defaults of `Fleet`.
+        model: the trained model, opened or in any form that `open_model` accepts.
+        data: labelled data in any form that `Data` describes: its training part is distributed among clients, and the
+            server evaluates on its test part.
+        folder: the output folder.
+        fleet: number of clients, rounds and related options; None: the defaults of `Fleet`.
         adapting: the options of the steps: a new head, scoring, choosing, choices, and of ``settings`` the batch size,
-            the learning rate (where it is to be found: the optimizer's usual one) and how it falls from round to round
-            (only a constant one can go on for more rounds), the seed, the share for validation
-            that each client keeps, and how a new head starts. None: the defaults of `Adapting`.
-        resume: go on after the last round in the folder.
-        progress: called with what is going on, steps done and steps in all.
+            the learning rate (``"auto"`` is the usual one of the optimizer), its schedule over rounds (only a constant
+            one allows more rounds later), the seed, the validation share of each client, and the initial values of a
+            new head. None: the defaults of `Adapting`.
+        resume: continue after the last round in the folder.
+        progress: callback that receives the current activity, the steps done and the total number of steps.
 
     Returns:
         The rows of fleet.jsonl: one per round, the state before training first, each with ``round``, ``loss``,
         ``eval_loss``, ``eval_accuracy``, ``client_accuracy``, ``bytes_down``, ``bytes_up``, ``dropped`` and more.
 
     Raises:
-        UsageError: options that do not fit together, or a folder that was begun with others.
-        DataError: data without labels, that does not fit, or that cannot be shared out so.
+        UsageError: options do not fit together, or the folder was made with other options.
+        DataError: the data has no labels, does not fit, or cannot be partitioned this way.
         ModelError: the model cannot be opened or trained.
-        RecordError: what is resumed is damaged.
-        RuntimeMissingError: the aggregation is one of Flower's, which is not installed.
-        TrainingError: a round got too few replies that count.
-        CheckError: artifacts or the adapted model are not what they should be.
+        RecordError: a file to resume from is damaged.
+        RuntimeMissingError: the aggregation needs Flower, which is not installed.
+        TrainingError: a round got too few valid replies.
+        CheckError: artifacts or the adapted model failed verification.
         OutputError: the folder cannot be written to.
 
     Example:
@@ -105,40 +106,44 @@ def simulate_fleet(
         >>> [row["round"] for row in rows]
         [0, 1, 2]
     """
-    job = _begin(model, data, folder, fleet or Fleet(), adapting or Adapting(), resume, progress)
-    aggregation = aggregation_of(job.fleet)
-    bench, about = _prepared(job)
-    judge = None if job.splits.test is None else Judge(bench, job.splits.test, job.target, job.used)
-    clients = [Client(job.own(number), bench) for number in range(job.fleet.clients)]
+    simulation = _begin(model, data, folder, fleet or Fleet(), adapting or Adapting(), resume, progress)
+    aggregation = aggregation_of(simulation.fleet)
+    artifacts, about = _prepared(simulation)
+    evaluator = (
+        None
+        if simulation.splits.test is None
+        else Evaluator(artifacts, simulation.splits.test, simulation.target, simulation.used)
+    )
+    clients = [Client(simulation.own(number), artifacts) for number in range(simulation.fleet.clients)]
     grid = InProcess(clients)
     try:
-        values = _start(job, bench, grid, about)
-        seed, schedule = job.settings.seed, job.settings.schedule
-        how = (job.fleet, job.local, aggregation, judge, seed, schedule)
-        server = Server(grid, job.target, bench.model_sha256, values, *how)
-        rows = server.run(resume=job.resume, progress=progress)
+        values = _start(simulation, artifacts, grid, about)
+        seed, schedule = simulation.settings.seed, simulation.settings.schedule
+        arguments = (simulation.fleet, simulation.local, aggregation, evaluator, seed, schedule)
+        server = Server(grid, simulation.target, artifacts.model_sha256, values, *arguments)
+        rows = server.run(resume=simulation.resume, progress=progress)
     finally:
         for client in clients:
             client.close()
-        if judge is not None:
-            judge.close()
-    store_trained(bench, server.values, job.target, about={"classes": job.splits.train.classes})
-    export_model(bench.manifest.folder, job.target / ADAPTED, check=job.options.check)
+        if evaluator is not None:
+            evaluator.close()
+    store_trained(artifacts, server.values, simulation.target, about={"classes": simulation.splits.train.classes})
+    export_model(artifacts.manifest.folder, simulation.target / ADAPTED, check=simulation.options.check)
     return rows
 
 
 def aggregation_of(fleet: Fleet) -> Aggregation:
-    """What makes new values of replies.
+    """Return the aggregation of a fleet.
 
     Raises:
-        RuntimeMissingError: it is one of Flower's, which is not installed.
+        RuntimeMissingError: it needs Flower, which is not installed.
     """
     return WeightedMean() if fleet.own else FlowerStrategy(fleet)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is settled before anything long begins."""
+class _Simulation:
+    """What is determined before any long computation starts."""
 
     model: Model
     headed: bytes | None
@@ -152,20 +157,20 @@ class _Job:
     fleet: Fleet
     target: Path
     resume: bool
-    say: Progress
+    report: Progress
 
     @property
     def artifacts(self) -> Path:
         return self.target / ARTIFACTS
 
     def data(self, number: int) -> Dataset:
-        """Of a client."""
+        """Return the data of a client."""
         return self.splits.train.subset(self.parts[number])
 
-    def own(self, number: int) -> Own:
-        """What a client has."""
+    def own(self, number: int) -> ClientSetup:
+        """Return the data and settings of a client."""
         folder = self.target / "clients" / str(number)
-        return Own(
+        return ClientSetup(
             number,
             self.data(number),
             folder,
@@ -177,7 +182,7 @@ class _Job:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What decides about results."""
+        """Return the options that determine the results."""
         return {
             "options": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.fleet).items()},
             "local": asdict(self.local),
@@ -195,7 +200,7 @@ def _begin(
     options: Adapting,
     resume: bool,
     progress: Progress | None,
-) -> _Job:
+) -> _Simulation:
     if options.backend == "ort":
         raise UsageError("a fleet trains with the portable backend: leave `backend` out.")
     keep_apart(folder, read_from(source, data), "the folder to write")
@@ -205,7 +210,7 @@ def _begin(
     seed = options.settings.seed if options.seed is None else options.seed
     settings = replace(options.settings, seed=seed)
     model, headed = with_head(
-        open_model(source), options.num_classes, kept=options.kept, seed=seed, name=str(target / _MODEL)
+        open_model(source), options.num_classes, kept=options.kept, seed=seed, name=str(target / MODEL)
     )
     choices = options.choices.for_model(model)
     splits = open_data(data, model)
@@ -217,122 +222,146 @@ def _begin(
     used = arithmetic_for(model, integer_data(model, train), options.preprocessing)
     rate = LEARNING_RATES[choices.optimizer] if settings.searched else settings.rate
     local = Local(fleet.local_epochs, fleet.local_steps, settings.size, rate, fleet.mu, seed)
-    how = (options, fleet, target, resume and (target / RECORD).is_file(), progress or silent)
-    return _Job(model, headed, Splits(train, test), parts, used, choices, settings, local, *how)
+    rest = (options, fleet, target, resume and (target / RECORD).is_file(), progress or silent)
+    return _Simulation(model, headed, Splits(train, test), parts, used, choices, settings, local, *rest)
 
 
-def _prepared(job: _Job) -> tuple[Bench, dict[str, Any]]:
-    """Artifacts of what is chosen together, made or found, and what is known of them so far."""
-    if job.resume and (job.artifacts / MANIFEST).is_file():
-        about = read_record(job.target / RECORD, FORMAT, VERSION, "`simulate_fleet`")
-        bench = Bench(job.artifacts, job.fleet.personal, job.options.threads)
-        _same_run(job, bench, about)
-        return bench, about
-    votes = None
-    if needs_votes(job.options.choosing):
-        votes = []
-        for number in range(job.fleet.clients):
-            job.say("clients score", number, job.fleet.clients)
-            scoring, threads = job.options.scoring, job.options.threads
-            seed = job.settings.seed
-            vote = cast_vote(
-                number, job.model, job.data(number), scoring, preprocessing=job.used, seed=seed, threads=threads
-            )
-            votes.append(vote)
-        job.say("clients score", job.fleet.clients, job.fleet.clients)
-    known = {"preprocessing": job.used.to_json(), "classes": job.splits.train.classes}
+def _prepared(simulation: _Simulation) -> tuple[ClientArtifacts, dict[str, Any]]:
+    """Make the artifacts for the jointly chosen layers, or load those of an earlier run; also return the record."""
+    if simulation.resume and (simulation.artifacts / MANIFEST).is_file():
+        about = read_record(simulation.target / RECORD, FORMAT, VERSION, "`simulate_fleet`")
+        artifacts = ClientArtifacts(simulation.artifacts, simulation.fleet.personal, simulation.options.threads)
+        _same_run(simulation, artifacts, about)
+        return artifacts, about
+    votes = _votes(simulation) if needs_votes(simulation.options.choosing) else None
+    known = {"preprocessing": simulation.used.to_json(), "classes": simulation.splits.train.classes}
     selection, poll = choose(
-        job.model,
-        job.options.choosing,
+        simulation.model,
+        simulation.options.choosing,
         votes,
-        choices=job.choices,
-        batch_size=job.settings.size,
+        choices=simulation.choices,
+        batch_size=simulation.settings.size,
         about=known,
-        seed=job.settings.seed,
+        seed=simulation.settings.seed,
     )
-    make_folder(job.target)
-    if job.headed is not None:
-        write_bytes(job.target / _MODEL, job.headed)
-    selection.save(job.target / "selection.json")
-    job.say("making artifacts", 0, 1)
-    check = job.options.check
+    make_folder(simulation.target)
+    if simulation.headed is not None:
+        write_bytes(simulation.target / MODEL, simulation.headed)
+    selection.save(simulation.target / SELECTION)
+    simulation.report("making artifacts", 0, 1)
+    check = simulation.options.check
     made = make_artifacts(
-        job.model, selection, job.artifacts, choices=job.choices, calibrate=job.splits, backend="portable", check=check
+        simulation.model,
+        selection,
+        simulation.artifacts,
+        choices=simulation.choices,
+        calibrate=simulation.splits,
+        backend="portable",
+        check=check,
     )
-    job.say("making artifacts", 1, 1)
-    bench = Bench(made.folder, job.fleet.personal, job.options.threads)
+    simulation.report("making artifacts", 1, 1)
+    artifacts = ClientArtifacts(made.folder, simulation.fleet.personal, simulation.options.threads)
     about = {
         "format": FORMAT,
         "version": VERSION,
-        "model_sha256": bench.model_sha256,
-        **job.to_json(),
+        "model_sha256": artifacts.model_sha256,
+        **simulation.to_json(),
         "poll": None if poll is None else poll.to_json(),
         "head": None,
-        "distribution_bytes": sum(path.stat().st_size for path in distributed(bench.manifest)),
+        "distribution_bytes": sum(path.stat().st_size for path in distributed(artifacts.manifest)),
     }
-    return bench, about
+    return artifacts, about
+
+
+def _votes(simulation: _Simulation) -> list[Vote]:
+    """Have each client vote on the layers."""
+    votes = []
+    for number in range(simulation.fleet.clients):
+        simulation.report("clients score", number, simulation.fleet.clients)
+        vote = cast_vote(
+            number,
+            simulation.model,
+            simulation.data(number),
+            simulation.options.scoring,
+            preprocessing=simulation.used,
+            seed=simulation.settings.seed,
+            threads=simulation.options.threads,
+        )
+        votes.append(vote)
+    simulation.report("clients score", simulation.fleet.clients, simulation.fleet.clients)
+    return votes
 
 
 def distributed(manifest: Manifest) -> list[Path]:
-    """The files that each client gets once."""
-    return [manifest.folder / MANIFEST, *sorted({manifest.file(what) for what in manifest.content["files"]})]
+    """Return the files that each client gets once."""
+    return [manifest.folder / MANIFEST, *sorted({manifest.file(role) for role in manifest.file_names})]
 
 
-def _same_run(job: _Job, bench: Bench, about: Mapping[str, Any]) -> None:
-    """See that a folder was begun so.
+def _same_run(simulation: _Simulation, artifacts: ClientArtifacts, about: Mapping[str, Any]) -> None:
+    """Check that the folder was made with the same model and options.
 
     Raises:
-        RecordError: it is of another model.
+        RecordError: the folder is of another model.
         UsageError: options differ.
     """
-    if bench.model_sha256 != job.model.sha256 or about.get("model_sha256") != job.model.sha256:
-        raise RecordError(f"{job.target} is a fleet of another model. Give another folder, or leave out `resume`.")
-    wanted = json.loads(json.dumps(job.to_json()))
-    for part, now in wanted.items():
-        there = about.get(part)
-        known = there if isinstance(there, dict) else {}
-        free = {"rounds"} if job.settings.schedule == "constant" else set()
-        inner = [key for key in now if key not in free and known.get(key) != now[key]] if isinstance(now, dict) else []
-        if inner or (not isinstance(now, dict) and there != now):
-            what = inner[0] if inner else part
+    if artifacts.model_sha256 != simulation.model.sha256 or about.get("model_sha256") != simulation.model.sha256:
+        raise RecordError(
+            f"{simulation.target} is a fleet of another model. Give another folder, or leave out `resume`."
+        )
+    free = {"rounds"} if simulation.settings.schedule == "constant" else set()
+    for part, given in json.loads(json.dumps(simulation.to_json())).items():
+        recorded = about.get(part)
+        if isinstance(given, dict):
+            known = recorded if isinstance(recorded, dict) else {}
+            differing = [key for key in given if key not in free and known.get(key) != given[key]]
+        else:
+            differing = [] if recorded == given else [part]
+        if differing:
             raise UsageError(
-                f"{job.target} was begun with other options: {what} differs. Give the same ones, or another folder."
+                f"{simulation.target} was made with other options: {differing[0]} differs. Give the same options, or "
+                "another folder."
             )
 
 
-def _start(job: _Job, bench: Bench, grid: InProcess, about: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Values of the first round: the model's, with a new head fitted where that is wanted; noted in fleet.json."""
-    values = bench.initial_values()
-    head, wanted = bench.model.head, job.settings.head_init
-    can = head is not None and bench.model.new_head and head.name in bench.manifest.selection.layers
-    can = can and all(parameter.name in values for parameter in (head.parameters if head is not None else ()))
-    if not job.resume and wanted != "random":
+def _start(
+    simulation: _Simulation, artifacts: ClientArtifacts, grid: InProcess, about: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the initial values, those of the model with a new head fitted if requested, and write fleet.json."""
+    values = artifacts.initial_values()
+    head, head_init = artifacts.model.head, simulation.settings.head_init
+    fittable = head is not None and artifacts.model.new_head and head.name in artifacts.manifest.selection.layers
+    fittable = fittable and all(parameter.name in values for parameter in (head.parameters if head is not None else ()))
+    if not simulation.resume and head_init != "random":
         note = "the head is not marked as new, not trained, or personal"
-        if can:
-            job.say("fitting the head", 0, 1)
-            fitted, said = fit_head(bench, grid, Task(0, bench.model_sha256, values, job.local))
+        if fittable:
+            simulation.report("fitting the head", 0, 1)
+            fitted, fleet_head = fit_head(
+                artifacts, grid, RoundTask(0, artifacts.model_sha256, values, simulation.local)
+            )
             values |= fitted
-            about["head"], note = said.to_json(), said.note or ""
-        if wanted == "fitted" and (not can or note):
-            raise UsageError(f"`head_init='fitted'` cannot be had: {note}. Leave it out.")
+            about["head"], note = fleet_head.to_json(), fleet_head.note or ""
+        if head_init == "fitted" and (not fittable or note):
+            raise UsageError(f"`head_init='fitted'` is not possible: {note}. Leave it out.")
     about["bytes_down"] = about["bytes_up"] = sum(array.nbytes for array in values.values())
-    write_json(job.target / RECORD, about)
+    write_json(simulation.target / RECORD, about)
     return values
 
 
-def store_trained(bench: Bench, values: Mapping[str, np.ndarray], folder: Path, about: Mapping[str, Any]) -> None:
-    """Let the artifacts be trained, and write the delta.
+def store_trained(
+    artifacts: ClientArtifacts, values: Mapping[str, np.ndarray], folder: Path, about: Mapping[str, Any]
+) -> None:
+    """Store the trained values in the artifacts, and write the delta.
 
     Args:
-        bench: of the artifacts.
-        values: what is shared; personal layers keep the model's own.
-        folder: of the server, for the delta.
-        about: ``classes`` and ``preprocessing`` of the data, as far as they are known.
+        artifacts: the artifacts of the client.
+        values: values of the shared tensors; personal layers keep those of the model.
+        folder: folder of the server, for the delta.
+        about: ``classes`` and ``preprocessing`` of the data, as far as known.
     """
-    bench.put(bench.initial(), values)
-    bench.session.set_property(PROPERTY, json.dumps(dict(about)))
-    make_folder((bench.manifest.folder / LAST).parent)
-    with replacing(bench.manifest.folder / LAST) as part:
-        bench.session.save(part)
-    entry = str(bench.manifest.content["selection"]["strategy"])
-    write_delta(folder / DELTA, bench.values(bench.trained), model_sha256=bench.model_sha256, entry=entry)
+    artifacts.put(artifacts.initial(), values)
+    artifacts.session.set_property(PROPERTY, json.dumps(dict(about)))
+    make_folder((artifacts.manifest.folder / LAST).parent)
+    with replacing(artifacts.manifest.folder / LAST) as part:
+        artifacts.session.save(part)
+    entry = str(artifacts.manifest.selection_entry["strategy"])
+    write_delta(folder / DELTA, artifacts.values(artifacts.trained), model_sha256=artifacts.model_sha256, entry=entry)

@@ -1,4 +1,4 @@
-"""Where a client keeps what stays with it: a file for each of its last rounds."""
+"""Storage of a client's states: a file for each of its last rounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FolderStates(MutableMapping[int, TrainingState]):
     """States by round, in a folder.
 
     Args:
-        folder: made when the first is kept.
+        folder: the folder, created when the first state is stored.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""Choosing together: each client scores the layers on its own data, and the server combines the ranks.
+"""Joint choice of layers: each client scores the layers on its own data, and the server combines the ranks.
 
-What decides is the mean rank of each layer, weighted by the samples that clients have. A rank bounds what one client
-can move, whatever numbers it sends. How far clients agree says Kendall's W; the mean b1_hat and shift signals stand
-beside it for people to read.
+Layers are chosen by their mean rank, weighted by the clients' numbers of samples. Ranks limit the influence of a single
+client, whatever values it sends. Kendall's W measures the agreement of clients; the mean b1_hat and shift are recorded
+for information.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .aggregation import mean_of
 from .checks import Dropped, samples_problem
 from .messages import Vote
 
-STRATEGY = "fleet"  # what a selection by votes is called
+STRATEGY = "fleet"  # the strategy recorded in a selection by votes
 
 
 def cast_vote(
@@ -39,44 +39,44 @@ def cast_vote(
     seed: int = 0,
     threads: Threads = None,
 ) -> Vote:
-    """What a client says of the layers; with too few samples it abstains.
+    """Return the vote of a client; with too few samples it abstains.
 
     Args:
-        client: its number.
-        model: opened.
-        data: its own.
-        scoring: how; samples are forwarded and forgotten, sketches of activations are kept until distances are taken.
-        preprocessing: by hand.
-        seed: of the drawing of samples.
-        threads: for ONNX Runtime.
+        client: number of the client.
+        model: the opened model.
+        data: data of the client.
+        scoring: options of scoring; samples are not kept, sketches of activations only until distances are computed.
+        preprocessing: preprocessing that replaces that of the model.
+        seed: random seed of the choice of samples.
+        threads: threads for ONNX Runtime.
     """
     if len(data) < scoring.needed:
         note = f"it has {len(data)} samples, and scoring needs {scoring.needed}"
         return Vote(client, model.sha256, len(data), note=note)
-    found = score(
+    scores = score(
         model, Splits(data, None), preprocessing=preprocessing, scoring=scoring, seed=seed, threads=threads
     ).layers
-    ranks = midranks([layer.b1_hat for layer in found])
-    names = [layer.name for layer in found]
+    ranks = midranks([layer.b1_hat for layer in scores])
+    names = [layer.name for layer in scores]
     return Vote(
         client,
         model.sha256,
         len(data),
         ranks=dict(zip(names, ranks.tolist(), strict=True)),
-        b1_hat={layer.name: layer.b1_hat for layer in found},
-        shift={layer.name: layer.shift for layer in found},
+        b1_hat={layer.name: layer.b1_hat for layer in scores},
+        shift={layer.name: layer.shift for layer in scores},
     )
 
 
 @dataclass(frozen=True)
 class LayerVote:
-    """What was said of a layer.
+    """The combined votes on a layer.
 
     Attributes:
-        name: of the layer.
-        rank: the mean rank, weighted by samples.
-        b1_hat: the mean, likewise.
-        shift: likewise, of those who have one; None where nobody has.
+        name: name of the layer.
+        rank: mean rank, weighted by samples.
+        b1_hat: mean b1_hat, weighted by samples.
+        shift: mean shift, weighted by samples, over the clients that have one; None if no client has.
     """
 
     name: str
@@ -87,14 +87,14 @@ class LayerVote:
 
 @dataclass(frozen=True)
 class Poll:
-    """The votes of all clients.
+    """The combined votes of all clients.
 
     Attributes:
-        layers: in model order.
-        agreement: Kendall's W of the ranks, weighted by samples: 1 for the same order everywhere; None of one vote.
+        layers: the layers in model order.
+        agreement: Kendall's W of the ranks, weighted by samples: 1 for identical orders; None for a single vote.
         voters: clients that voted.
         abstained: clients that had too few samples.
-        dropped: votes that do not count, and why.
+        dropped: rejected votes, with the reason.
     """
 
     layers: tuple[LayerVote, ...]
@@ -105,11 +105,11 @@ class Poll:
 
     @property
     def values(self) -> dict[str, float]:
-        """By layer, the higher the better, for `select`."""
+        """A value for each layer, the higher the better, for `select`."""
         return {layer.name: len(self.layers) + 1 - layer.rank for layer in self.layers}
 
     def to_json(self) -> dict[str, Any]:
-        """For fleet.json."""
+        """Return the object that fleet.json holds."""
         return asdict(self)
 
 
@@ -117,11 +117,11 @@ def count(votes: Sequence[Vote], model: Model) -> Poll:
     """Combine votes.
 
     Args:
-        votes: of the clients, in any order.
-        model: that they should be of.
+        votes: votes of the clients, in any order.
+        model: the model that was voted on.
 
     Raises:
-        DataError: nobody voted.
+        DataError: no client voted.
     """
     names = [layer.name for layer in model.layers]
     voters: list[Vote] = []
@@ -129,7 +129,7 @@ def count(votes: Sequence[Vote], model: Model) -> Poll:
     for vote in sorted(votes, key=lambda each: each.client):
         why = _problem(vote, names, model.sha256)
         if why is None and vote.note is None and vote.client in {other.client for other in voters}:
-            why = "it has voted already"
+            why = "it has already voted"
         if why is not None:
             dropped.append(Dropped(vote.client, clipped(why, 300)))
         elif vote.note is not None:
@@ -137,8 +137,10 @@ def count(votes: Sequence[Vote], model: Model) -> Poll:
         else:
             voters.append(vote)
     if not voters:
-        said = dropped[0].why if dropped else "all abstained, having too few samples"
-        raise DataError(f"no client voted on the layers ({said}). Give clients more data, or a `strategy` without it.")
+        reason = dropped[0].why if dropped else "all abstained because they have too few samples"
+        raise DataError(
+            f"no client voted on the layers ({reason}). Give clients more data, or a `strategy` that needs no votes."
+        )
     weights = [float(vote.samples) for vote in voters]
     ranks = np.array([[vote.ranks[name] for name in names] for vote in voters])
     b1_hat = np.array([[vote.b1_hat[name] for name in names] for vote in voters])
@@ -146,14 +148,14 @@ def count(votes: Sequence[Vote], model: Model) -> Poll:
     for at, name in enumerate(names):
         shifts = [(vote.shift.get(name), weight) for vote, weight in zip(voters, weights, strict=True)]
         shift = mean_of((float(shift), weight) for shift, weight in shifts if shift is not None)
-        rank, mean = (float(np.average(of[:, at], weights=weights)) for of in (ranks, b1_hat))
+        rank, mean = (float(np.average(values[:, at], weights=weights)) for values in (ranks, b1_hat))
         layers.append(LayerVote(name, rank, mean, shift))
-    who = tuple(vote.client for vote in voters)
-    return Poll(tuple(layers), kendall_w(ranks, weights), who, tuple(abstained), tuple(dropped))
+    voter_numbers = tuple(vote.client for vote in voters)
+    return Poll(tuple(layers), kendall_w(ranks, weights), voter_numbers, tuple(abstained), tuple(dropped))
 
 
 def _problem(vote: Vote, names: Sequence[str], model_sha256: str) -> str | None:
-    """What is wrong with a vote; None where nothing is."""
+    """Return the reason to reject a vote, or None."""
     if vote.error is not None:
         return vote.error
     if vote.model_sha256 != model_sha256:
@@ -165,8 +167,8 @@ def _problem(vote: Vote, names: Sequence[str], model_sha256: str) -> str | None:
         return f"its vote is on {len(vote.ranks)} layers, expected the {len(names)} of the model"
     numbers = [*vote.ranks.values(), *vote.b1_hat.values(), *(s for s in vote.shift.values() if s is not None)]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        return "its vote has numbers that are not finite"
+        return "its vote has values that are not finite"
     ranks = np.array([vote.ranks[name] for name in names])
     if ranks.min() < 1 or ranks.max() > len(names) or abs(ranks.sum() - len(names) * (len(names) + 1) / 2) > 1e-6:
-        return f"its ranks are none of {len(names)} layers"
+        return f"its ranks are not a valid ranking of {len(names)} layers"
     return None

@@ -31,7 +31,7 @@ from .hidden_layers import compute_in_pieces
 from .loss_gradients import connect, logits_gradient
 from .losses import Loss, build_loss
 from .memory import step_bytes
-from .names import GraphNames, in_order, name_all
+from .names import TrainingGraphNames, in_order, name_all
 from .obstacles import explain
 from .opset import raise_opset
 from .optimizers import Updates
@@ -69,7 +69,7 @@ class Graphs:
     update: ir.Model
     evaluation: ir.Model
     boundary: tuple[Boundary, ...]
-    names: GraphNames
+    names: TrainingGraphNames
     labels: ir.Value
 
 
@@ -80,7 +80,7 @@ class WholeGraphs:
     step: ir.Model
     gradients: ir.Model
     evaluation: ir.Model
-    names: GraphNames
+    names: TrainingGraphNames
     labels: ir.Value
 
 
@@ -91,7 +91,7 @@ class StepGraphs:
     frozen: ir.Model
     model: ir.Model
     boundary: tuple[Boundary, ...]
-    names: GraphNames
+    names: TrainingGraphNames
     labels: str
 
 
@@ -154,7 +154,7 @@ def _step(prepared: Prepared, recipe: Recipe, segments: int) -> StepGraphs:
     return StepGraphs(frozen, model, boundary, draft.names, name)
 
 
-def _convolve(models: Sequence[ir.Model], names: GraphNames, recipe: Recipe) -> None:
+def _convolve(models: Sequence[ir.Model], names: TrainingGraphNames, recipe: Recipe) -> None:
     """Rewrite small depthwise convolutions; done after the cut, which must be at values of the model."""
     for model in models:
         convolve_by_matrix(model, {tensor.input for tensor in names.parameters}, recipe.allowed)
@@ -183,9 +183,7 @@ class _Draft:
         self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._trained = _in_use(self._graph, self._parameters, prepared)
         by_batch = moving_nodes(self._graph, set(self._trained)) if recipe.batch_norm == "batch" else []
-        self._statistics = [
-            value for node in by_batch for value in statistics(node)
-        ]  # collected before nodes are rewritten
+        self._statistics = [value for node in by_batch for value in statistics(node)]  # before nodes are rewritten
         if training:
             normalise_by_batch(by_batch)
         annotate(self._model)

@@ -131,9 +131,8 @@ def _convolution(layer: _LayerSlice) -> NarrowedLayer | None:
     inputs = [layer.part(1), layer.part(2)]
     if groups == 1:
         return layer.made([layer.x(0), *inputs], 1)
-    each = (
-        int(dims(layer.x(1))[0]) // groups if layer.node.op_type == "Conv" else 1
-    )  # channels computed from one channel
+    # The number of output channels computed from one input channel.
+    each = int(dims(layer.x(1))[0]) // groups if layer.node.op_type == "Conv" else 1
     if int(dims(layer.x(1))[1]) != 1:
         return None
     return layer.made([layer.kept([i // each for i in layer.indices]), *inputs], 1, group=len(layer.indices))

@@ -22,7 +22,7 @@ from . import checkpoint, weights
 from .assemble import Graphs, make_graphs
 from .frozen_replacement import check_boundary_values, with_frozen_graph
 from .memory import step_bytes
-from .names import GraphNames, StepTensor
+from .names import StepTensor, TrainingGraphNames
 from .opset import lower_opset, oldest_runtime
 from .original_quantised import original_frozen, trial_feeds
 from .profiles import fit_profile
@@ -134,7 +134,7 @@ def _write_graphs(models: Mapping[str, ir.Model], writer: weights.WeightsWriter,
     return _Requirements(opset, ir_version, frozenset(operators))
 
 
-def _write_initial_values(prepared: Prepared, names: GraphNames, folder: Path) -> dict[str, int]:
+def _write_initial_values(prepared: Prepared, names: TrainingGraphNames, folder: Path) -> dict[str, int]:
     """Write state.bin, and return the offset of each tensor in it."""
     tensors = (*names.parameters, *names.state)
     initial = {}
@@ -173,7 +173,7 @@ def _data_entries(prepared: Prepared, graphs: Graphs, loss: str) -> dict[str, An
     }
 
 
-def _tensor_entries(prepared: Prepared, names: GraphNames, offsets: Mapping[str, int]) -> dict[str, Any]:
+def _tensor_entries(prepared: Prepared, names: TrainingGraphNames, offsets: Mapping[str, int]) -> dict[str, Any]:
     """The manifest's entries about the other inputs and outputs of a step."""
     return {
         "learning_rate": names.learning_rate,

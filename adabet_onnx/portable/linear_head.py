@@ -21,9 +21,8 @@ _MOVES = frozenset({*SHAPE_ONLY, "Dropout", "Gather", "Identity", "Slice", "Tran
 _AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "Resize", "Upsample"})
 _LINEAR_RESIZE = ("nearest", "linear", "cubic")
 _HEADS = frozenset({"Conv", "Gemm", "MatMul"})
-_BIAS_RESHAPES = frozenset(
-    {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
-)  # operators between a bias and the node that adds it
+# Operators that may be between a bias and the node that adds it.
+_BIAS_RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 class NotLinearError(Exception):

@@ -37,7 +37,7 @@ class StepTensor:
 
 
 @dataclass(frozen=True)
-class GraphNames:
+class TrainingGraphNames:
     """Names of the inputs and outputs of the graphs, the same in all of them."""
 
     labels: str
@@ -61,7 +61,7 @@ class GraphNames:
 
 def name_all(
     build: Builder, prepared: Prepared, logits: ir.Value, loss: str, optimizer: Optimizer, moving: Sequence[ir.Value]
-) -> GraphNames:
+) -> TrainingGraphNames:
     """Choose names that are unused in the graph.
 
     Args:
@@ -88,7 +88,7 @@ def name_all(
         own = value.name or ""
         shape = tuple(d for d in dims(value) if isinstance(d, int))
         state.append(StepTensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
-    return GraphNames(labels, rate, step_name, loss_name, logits.name or "", tuple(parameters), tuple(state))
+    return TrainingGraphNames(labels, rate, step_name, loss_name, logits.name or "", tuple(parameters), tuple(state))
 
 
 def in_order(prepared: Prepared) -> list[str]:

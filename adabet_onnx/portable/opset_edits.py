@@ -72,9 +72,8 @@ class EditedNode:
 
 
 Edit = Callable[[EditedNode], None]
-EditRule = Callable[
-    [ir.Node, int], Edit | str | None
-]  # takes a node and its opset; returns an edit, the reason why there is none, or None
+# Takes a node and its opset; returns an edit, the reason why there is none, or None.
+EditRule = Callable[[ir.Node, int], Edit | str | None]
 
 
 def has(node: ir.Node, position: int) -> bool:

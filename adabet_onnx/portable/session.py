@@ -82,9 +82,8 @@ class PortableSession:
     def _session(self, graph_name: str) -> Any:
         if graph_name not in self._sessions:
             options = runtime.training_options(self._threads)
-            threads = (
-                self._threads if graph_name == "frozen" else None
-            )  # accelerators do not support weights that change
+            # Accelerators do not support weights that change.
+            threads = self._threads if graph_name == "frozen" else None
             check_external(self._files[graph_name], self._files.get("weights"))
             try:
                 with runtime.frugal_loading():
@@ -207,10 +206,8 @@ class PortableSession:
         loss, logits, *rest = self._run("gradients", output_names, given)
         weight = counted(labels, self._class_weights)
         for entry, value in zip(self._parameters, rest, strict=False):
-            name, gradient = (
-                entry["name"],
-                value.numpy() * np.float32(weight or 1),
-            )  # the graph does not divide by 0 either
+            # Weight 0 counts as 1, since the graph does not divide by 0 either.
+            name, gradient = entry["name"], value.numpy() * np.float32(weight or 1)
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
         self._moved = dict(zip((entry["name"] for entry in moved), rest[len(self._parameters) :], strict=True))
         self._put(self._moved)

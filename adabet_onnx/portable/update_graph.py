@@ -8,13 +8,13 @@ import onnx_ir as ir
 
 from ..model.prepare import Prepared
 from .builder import Builder
-from .names import GraphNames, StepTensor
+from .names import StepTensor, TrainingGraphNames
 from .opset import TARGET
 from .optimizers import Updates
 from .recipe import Recipe
 
 
-def update_graph(prepared: Prepared, recipe: Recipe, names: GraphNames) -> ir.Model:
+def update_graph(prepared: Prepared, recipe: Recipe, names: TrainingGraphNames) -> ir.Model:
     """Write the optimizer alone; the gradients are inputs."""
     opset = max(prepared.graph.opset_imports.get("") or 0, TARGET)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
@@ -47,7 +47,7 @@ def output_names(tensors: Sequence[StepTensor]) -> list[str]:
     return [tensor.output for tensor in tensors]
 
 
-def by_parameter(names: GraphNames, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
+def by_parameter(names: TrainingGraphNames, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
     """The moments' values, listed by the name of their parameter."""
     lists: dict[str, list[ir.Value]] = {tensor.name: [] for tensor in names.parameters}
     for tensor, value in zip(names.moments, values, strict=True):
@@ -60,11 +60,11 @@ def float_input(name: str, shape: Sequence[int]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
 
-def learning_rate_input(names: GraphNames) -> ir.Value:
+def learning_rate_input(names: TrainingGraphNames) -> ir.Value:
     """The input of the learning rate: a single number; onnxruntime accepts shape (1,) as well."""
     return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
 
 
-def step_number_input(names: GraphNames) -> ir.Value:
+def step_number_input(names: TrainingGraphNames) -> ir.Value:
     """The input of the step number."""
     return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))

@@ -69,7 +69,7 @@ def read_evaluation(record: Entries) -> Evaluation | None:
         RecordError: an entry is damaged.
     """
     before, after = record.inside("before"), record.inside("after")
-    sides = [{key: side.take_if_there(key, None, float, _NOTHING) for key in _FIGURES} for side in (before, after)]
+    sides = [{key: side.get_optional(key, None, float, _NOTHING) for key in _FIGURES} for side in (before, after)]
     classes = _rows(after, "per_class")
     rows, old = (
         (classes, _rows(before, "per_class")) if classes else (_rows(after, "per_output"), _rows(before, "per_output"))
@@ -97,7 +97,7 @@ def read_evaluation(record: Entries) -> Evaluation | None:
 
 
 def _rows(entries: Entries, key: str) -> list[Entries]:
-    rows = entries.take_if_there(key, None, list, _NOTHING) or []
+    rows = entries.get_optional(key, None, list, _NOTHING) or []
     if len(rows) > MOST_LISTED:
         raise entries.damaged(f"{key!r} has {len(rows)} rows")
     return [Entries(row, f"run.json, {key!r},", "`adapt`") for row in rows]
@@ -108,7 +108,7 @@ def _name(row: Entries, key: str) -> str:
 
 
 def _matrix(entries: Entries, classes: int) -> list[list[int]] | None:
-    matrix = entries.take_if_there("confusion_matrix", None, list, _NOTHING)
+    matrix = entries.get_optional("confusion_matrix", None, list, _NOTHING)
     if matrix is None:
         return None
     whole = len(matrix) == classes <= MOST_IN_MATRIX and all(

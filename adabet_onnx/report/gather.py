@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AdabetError, RecordError, UsageError
+from ..file_names import PLAN, RUN, RUNS, SCORES, SELECTION, final_training, rate_training, scores_of_seed
 from ..fleet.record import RECORD as FLEET
 from ..fleet.record import read_fleet
 from ..records import Entries, read_record
@@ -20,7 +21,7 @@ from ..study.stability_record import FORMAT as STABILITY_FORMAT
 from ..study.stability_record import Stability, load_stability
 from ..trainability.choices import Choices, choose_backend
 from .inputs import Compared, Curve, ReportInputs
-from .run_folder import MOST_SAMPLES, SUMMARY, curve_of, read_adapted
+from .run_folder import MOST_SAMPLES, curve_of, read_adapted
 
 
 def gather(folder: Path) -> ReportInputs:
@@ -41,8 +42,8 @@ def gather(folder: Path) -> ReportInputs:
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if inputs.run is None and _is_run(place):
             inputs.run = read_adapted(place)
-            if (place / "scores.json").is_file():
-                inputs.scores = load_scores(place / "scores.json")
+            if (place / SCORES).is_file():
+                inputs.scores = load_scores(place / SCORES)
             if inputs.run.figures is not None and inputs.run.figures.command:
                 inputs.commands.append(inputs.run.figures.command)
         if inputs.compared is None and (place / RESULTS).is_file():
@@ -50,16 +51,16 @@ def gather(folder: Path) -> ReportInputs:
             if inputs.compared.plan.get("command"):
                 inputs.commands.append(str(inputs.compared.plan["command"]))
             if inputs.scores is None:
-                inputs.scores = load_scores(place / "scores" / "0.json")
+                inputs.scores = load_scores(scores_of_seed(place, 0))
         if inputs.stability is None:
             inputs.stability = _stability(place)
         if inputs.fleet is None and (place / FLEET).is_file():
             inputs.fleet = read_fleet(place)
-    if inputs.scores is None and (folder / "scores.json").is_file():
-        inputs.scores = load_scores(folder / "scores.json")
+    if inputs.scores is None and (folder / SCORES).is_file():
+        inputs.scores = load_scores(folder / SCORES)
     if inputs.scores is None and inputs.run is None and inputs.stability is None:
         raise UsageError(
-            f"{folder} has nothing to report: no scores.json, no {RESULTS}, and no {SUMMARY} with a selection.json. "
+            f"{folder} has nothing to report: no {SCORES}, no {RESULTS}, and no {RUN} with a {SELECTION}. "
             "Give the folder that `adapt` or `compare` wrote."
         )
     _check_hashes(inputs)
@@ -94,29 +95,27 @@ def _check_hashes(inputs: ReportInputs) -> None:
 
 def _is_run(place: Path) -> bool:
     """Whether `run` wrote a folder, with scores unless the selection needs none."""
-    return (place / "selection.json").is_file() and any(
-        (place / name).is_file() for name in ("scores.json", SUMMARY, FLEET)
-    )
+    return (place / SELECTION).is_file() and any((place / name).is_file() for name in (SCORES, RUN, FLEET))
 
 
 def _compared(place: Path) -> Compared:
-    plan = read_record(place / "plan.json", PLAN_FORMAT, PLAN_VERSION, "`compare`")
-    entries = Entries(plan, str(place / "plan.json"), "`compare`")
+    plan = read_record(place / PLAN, PLAN_FORMAT, PLAN_VERSION, "`compare`")
+    entries = Entries(plan, str(place / PLAN), "`compare`")
     entries.take("model_sha256", str)
-    samples = entries.take_if_there("test_samples", 0, int) or 10**9
+    samples = entries.get_optional("test_samples", 0, int) or 10**9
     results = load_results(place / RESULTS)
     curves: dict[Setting, Curve] = {}
     for row in results:
         if row.setting in curves or row.failed is not None:
             continue
-        final = _one(place / "runs", f"final-{row.setting.key}-{row.seed}-*-{row.learning_rate:g}.json")
-        chosen_by = _one(place / "runs", f"rate-{row.setting.key}-*-{row.learning_rate:g}.json")
+        final = _one(place / RUNS, final_training(row.setting.key, row.seed, "*", row.learning_rate))
+        chosen_by = _one(place / RUNS, rate_training(row.setting.key, "*", row.learning_rate))
         if final is not None:
             curves[row.setting] = curve_of(str(row.setting), final, chosen_by or [])
-    batch_size = entries.take_if_there("batch_size", 32, int)
-    backend = entries.take_if_there("backend", "auto", str)
+    batch_size = entries.get_optional("batch_size", 32, int)
+    backend = entries.get_optional("backend", "auto", str)
     try:
-        choices = Choices(**entries.take_if_there("choices", {}, dict))
+        choices = Choices(**entries.get_optional("choices", {}, dict))
         choose_backend(backend, choices)
     except (TypeError, AdabetError) as error:
         raise entries.damaged(f"'choices' or 'backend' cannot be: {error}") from error
@@ -127,7 +126,7 @@ def _compared(place: Path) -> Compared:
 
 def _one(folder: Path, pattern: str) -> list[dict[str, Any]] | None:
     """The curve of the newest run whose file name matches."""
-    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    paths = sorted(folder.glob(f"{pattern}.json"), key=lambda path: path.stat().st_mtime)
     return list(read_run(paths[-1])["curve"]) if paths else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cost.predict import Predictor
 from ..errors import AdabetError, UsageError
+from ..file_names import MODEL
 from ..model.layers import Layer
 from ..model.open import open_model
 from ..scoring.record import Scores
@@ -42,9 +43,9 @@ def find_model(inputs: ReportInputs, given: Path | None) -> None:
     expected = record.model_sha256
     selected = isinstance(record, Selection)
     done, missing = ("adapted", "Layers and training costs are") if selected else ("scored", "Training costs are")
-    places = [given] if given is not None else [inputs.folder / "model.onnx"]
+    places = [given] if given is not None else [inputs.folder / MODEL]
     if given is None:
-        places += [path / "model.onnx" for path in sorted(inputs.folder.iterdir()) if path.is_dir()]
+        places += [path / MODEL for path in sorted(inputs.folder.iterdir()) if path.is_dir()]
         places += [Path(inputs.model_file)] if inputs.model_file else []
     for path in places:
         if path is None or not path.is_file():
@@ -80,7 +81,7 @@ def predict_costs(inputs: ReportInputs, progress: Any = None) -> None:
         return
     choices, backend = Choices(), "auto"
     if inputs.run is not None and inputs.run.manifest is not None:
-        choices = Choices.from_manifest(inputs.run.manifest.content)
+        choices = inputs.run.manifest.choices
         backend = str(inputs.run.manifest.backend)
     if inputs.run is None and inputs.compared is not None:
         choices, backend = inputs.compared.choices, inputs.compared.backend

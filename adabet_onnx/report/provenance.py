@@ -26,11 +26,11 @@ def records(inputs: ReportInputs) -> list[tuple[str, str]]:
         rows.append(("selection", f"strategy {selection.strategy}{rho}, head {selection.head}, seed {selection.seed}"))
         manifest = inputs.run.manifest
         if manifest is not None:
-            optimizer = manifest.content["optimizer"]
+            optimizer = manifest.optimizer_entry
             rows.append(("training", f"{manifest.backend} backend, {_plain(optimizer)}"))
-            hashes = manifest.content["sha256"]
+            hashes = manifest.hashes
             rows += [(f"{name}, SHA-256", str(value)) for name, value in hashes.items()]
-            rows.append(("versions", _plain(manifest.content.get("versions", {}))))
+            rows.append(("versions", _plain(manifest.versions)))
     if inputs.compared is not None:
         plan = inputs.compared.plan
         rows.append(("data, SHA-256", str(plan.get("data_sha256"))))

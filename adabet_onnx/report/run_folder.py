@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecordError
+from ..file_names import ARTIFACTS, RUN, SELECTION
 from ..records import Entries, finite
 from ..selection.record import load_selection
+from ..training.history import METRICS
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
 from .classes import read_evaluation
 from .inputs import AdaptedRun, Curve, RunFigures
 
 MOST_SAMPLES = 10**6  # maximum plausible number of samples
-SUMMARY, _METRICS = "run.json", "metrics.jsonl"
 
 
 def read_adapted(place: Path) -> AdaptedRun:
@@ -25,24 +26,22 @@ def read_adapted(place: Path) -> AdaptedRun:
         RecordError: a file is damaged.
     """
     figures = None
-    if (place / SUMMARY).is_file():
+    if (place / RUN).is_file():
         try:
-            content = json.loads(
-                (place / SUMMARY).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite
-            )
+            content = json.loads((place / RUN).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite)
         except (ValueError, RecursionError) as error:
-            raise RecordError(f"{place / SUMMARY} is not valid JSON ({error}). Run again.") from error
-        figures = _figures(Entries(content, str(place / SUMMARY), "`adapt`"))
+            raise RecordError(f"{place / RUN} is not valid JSON ({error}). Run again.") from error
+        figures = _figures(Entries(content, str(place / RUN), "`adapt`"))
     manifest = None
-    if (place / "artifacts" / MANIFEST).is_file():
-        manifest = load_manifest(place / "artifacts", verify=False)
-    return AdaptedRun(load_selection(place / "selection.json"), figures, _metrics(place / _METRICS), manifest)
+    if (place / ARTIFACTS / MANIFEST).is_file():
+        manifest = load_manifest(place / ARTIFACTS, verify=False)
+    return AdaptedRun(load_selection(place / SELECTION), figures, _metrics(place / METRICS), manifest)
 
 
 def _measured_frozen(cost: Entries) -> dict[str, tuple[int, float]]:
     """The measured frozen pass and step after it; empty if nothing was frozen."""
-    before, after = (cost.take_if_there(key, 0, int) for key in ("frozen_bytes", "tail_bytes"))
-    seconds = float(cost.take_if_there("frozen_seconds", 0.0, float))
+    before, after = (cost.get_optional(key, 0, int) for key in ("frozen_bytes", "tail_bytes"))
+    seconds = float(cost.get_optional("frozen_seconds", 0.0, float))
     if before == after == seconds == 0:
         return {}
     if min(before, after, seconds) <= 0:
@@ -60,7 +59,7 @@ def _figures(record: Entries) -> RunFigures:
         if name == "selection":
             measured |= _measured_frozen(cost)
     nothing = type(None)
-    batch_size = record.take_if_there("batch_size", 32, int)
+    batch_size = record.get_optional("batch_size", 32, int)
     if not 1 <= batch_size <= MOST_SAMPLES:
         raise record.damaged(f"'batch_size' must be 1 to {MOST_SAMPLES}, found {batch_size}")
     return RunFigures(
@@ -69,9 +68,9 @@ def _figures(record: Entries) -> RunFigures:
         evaluated_on=str(record.take("evaluated_on", str)),
         trainable_share=float(record.take("trainable_share", float)),
         measured=measured,
-        command=record.take_if_there("command", None, str, nothing),
+        command=record.get_optional("command", None, str, nothing),
         batch_size=batch_size,
-        model_file=record.take_if_there("model_file", None, str, nothing),
+        model_file=record.get_optional("model_file", None, str, nothing),
         samples=_count(record, "samples"),
         epochs=_count(record, "epochs"),
         kept_views=_count(record, "kept_views"),
@@ -80,7 +79,7 @@ def _figures(record: Entries) -> RunFigures:
 
 
 def _count(record: Entries, name: str) -> int:
-    count = record.take_if_there(name, 0, int)
+    count = record.get_optional(name, 0, int)
     if not 0 <= count <= MOST_SAMPLES:
         raise record.damaged(f"{name!r} must be 0 to {MOST_SAMPLES}, found {count}")
     return int(count)

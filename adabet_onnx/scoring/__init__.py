@@ -1,1 +1,1 @@
-"""Scoring: how much of a batch's shape each layer keeps, by forward passes alone."""
+"""Scoring: how much of a batch's topology each layer keeps, measured with forward passes only."""

@@ -1,25 +1,26 @@
 """First Betti numbers: from a Gram matrix to distances to the number of loops.
 
 b1 is the number of bars with death > birth in dimension 1 of the Vietoris-Rips persistence of the points, with
-coefficients mod 2 and no threshold: how many loops the points form at some scale (AdaBet, arXiv 2510.03101). Programs
-for persistence, such as ripser, reduce a matrix of triangles to find the bars themselves. To count them is much less
-work, and gives the same number. (The estimator ``batches``, which is the paper's to the letter, still asks ripser.)
+coefficients mod 2 and no threshold: the number of loops that the points form at any scale (AdaBet, arXiv 2510.03101).
+Programs for persistent homology, such as ripser, reduce a matrix of triangles to find the bars themselves. Counting
+them is much less work and gives the same number. (The estimator ``batches``, which follows the paper exactly, still
+uses ripser.)
 
-Let X be the complex before the edges of length l come, and Y the one with them. The bars that are born at l and live
-longer are as many as dim coker(H1(X) -> H1(Y)). In the long exact sequence of the pair
+Let X be the complex before the edges of length l are added, and Y the complex with them. The number of bars that are
+born at l and live longer is dim coker(H1(X) -> H1(Y)). By the long exact sequence of the pair
 
     H1(X) -> H1(Y) -> H1(Y, X) -> H0(X) -> H0(Y) -> 0
 
-that is dim H1(Y, X) less the number of components that the edges of length l join, which over all lengths is n - 1 for
-n points. And H1(Y, X) is the space of the edges of length l modulo the triangles of diameter l, of which only the
-edges of length l count. So
+that is dim H1(Y, X) minus the number of component merges by edges of length l, which over all lengths is n - 1 for n
+points. And H1(Y, X) is the space of the edges of length l modulo the triangles of diameter l, in which only the edges
+of length l count. So
 
     b1 = sum over l of (edges of length l - rank of the triangles of diameter l) - (n - 1).
 
-Where all lengths differ, a triangle has one longest edge, and the rank is 1 if there is a triangle whose other edges
-are shorter, else 0. The edges without such a triangle are the relative neighbourhood graph (G. T. Toussaint, "The
-relative neighbourhood graph of a finite planar set", Pattern Recognition 12, 1980), and b1 = its edges - (n - 1). For
-equal lengths see `equal_lengths`. Lengths are compared as float32, as ripser does, so that numbers equal ripser's.
+If all lengths differ, a triangle has one longest edge, and the rank is 1 if there is a triangle whose other edges are
+shorter, else 0. The edges without such a triangle are the relative neighbourhood graph (G. T. Toussaint, "The relative
+neighbourhood graph of a finite planar set", Pattern Recognition 12, 1980), and b1 = its edges - (n - 1). For equal
+lengths see `equal_lengths`. Lengths are compared as float32, as in ripser, so that the numbers equal ripser's.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ import numpy as np
 from ..errors import DataError
 from .equal_lengths import EqualLengths, pair_rows
 
-_PAIRS = 1 << 15  # pairs of points looked at together: what stays in a processor's cache
+_PAIRS = 1 << 15  # pairs of points processed together: what fits a processor's cache
 
 
 def distances(gram: np.ndarray) -> np.ndarray:
-    """Euclidean distances of points from their Gram matrix, in double precision.
+    """Compute Euclidean distances of points from their Gram matrix, in double precision.
 
     d_ij^2 = g_ii + g_jj - 2 g_ij. The points should be centred (see `probes`), or float32 rounding of the Gram
     matrix drowns the distances.
@@ -47,7 +48,7 @@ def distances(gram: np.ndarray) -> np.ndarray:
         float64 (N, N), symmetric, zero diagonal.
 
     Raises:
-        DataError: it has NaN or infinite entries.
+        DataError: the matrix has NaN or infinite entries.
     """
     gram = np.asarray(gram, np.float64)
     if not np.isfinite(gram).all():
@@ -60,13 +61,13 @@ def distances(gram: np.ndarray) -> np.ndarray:
 
 
 class Loops:
-    """The loops of a group of points, which can be counted for many of its subsets.
+    """Counts the loops of a group of points for many of its subsets.
 
     For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
     in the relative neighbourhood graph of a subset if none of these points is in the subset.
 
     Args:
-        distance: (N, N), symmetric, zero diagonal; what is above the diagonal counts.
+        distance: (N, N), symmetric, zero diagonal; only the upper triangle is used.
 
     Example:
         >>> import numpy as np
@@ -77,44 +78,44 @@ class Loops:
     """
 
     def __init__(self, distance: np.ndarray) -> None:
-        with np.errstate(over="ignore"):  # what is too long for float32 is longer than everything else
+        with np.errstate(over="ignore"):  # lengths that overflow float32 become infinite, longer than all others
             lengths = np.triu(np.asarray(distance).astype(np.float32), 1)
         lengths += lengths.T
-        self._place, kept = _without_twins(lengths)
+        self._place, kept = _merge_duplicates(lengths)
         lengths = lengths[np.ix_(kept, kept)]
         self._points = len(kept)
         self._nearer = _nearer(lengths)
         self._equal = EqualLengths(lengths, self._nearer)
 
     def count(self, subsets: Sequence[Sequence[int]] | Sequence[np.ndarray]) -> list[int]:
-        """b1 of each subset.
+        """Return b1 of each subset.
 
         Args:
-            subsets: indices of points, as many in each.
+            subsets: indices of points, the same number in each.
         """
         chosen = np.sort(self._place[np.asarray(subsets, np.intp)], axis=1)
-        chosen[:, 1:][chosen[:, 1:] == chosen[:, :-1]] = self._points  # no point: every pair with it has nearer ones
+        chosen[:, 1:][chosen[:, 1:] == chosen[:, :-1]] = self._points  # a dummy point: every pair with it is excluded
         chosen.sort(axis=1)
         rows = pair_rows(self._points)[chosen]
         first, second = np.triu_indices(chosen.shape[1], 1)
         step = max(1, _PAIRS // max(1, len(first)))
-        found: list[int] = []
+        numbers: list[int] = []
         for start in range(0, len(chosen), step):
             part = chosen[start : start + step]
             inside = _inside(part, self._points)
             bits = _as_bits(inside)
             pairs = rows[start : start + step, first] + part[:, second]
             blocked = self._nearer[0][pairs] & bits[0][:, np.newaxis]
-            for nearer, there in zip(self._nearer[1:], bits[1:], strict=True):
-                blocked |= nearer[pairs] & there[:, np.newaxis]
+            for nearer, present in zip(self._nearer[1:], bits[1:], strict=True):
+                blocked |= nearer[pairs] & present[:, np.newaxis]
             free = pairs.shape[1] - np.count_nonzero(blocked, axis=1)
-            most = free - (np.count_nonzero(inside, axis=1) - 1)
-            found += (most - self._equal.ranks(inside, bits, most)).tolist()
-        return found
+            bound = free - (np.count_nonzero(inside, axis=1) - 1)
+            numbers += (bound - self._equal.ranks(inside, bits, bound)).tolist()
+        return numbers
 
 
 def first_betti_number(distance: np.ndarray) -> int:
-    """b1 of the points with these distances.
+    """Return b1 of the points with these distances.
 
     Args:
         distance: (N, N), symmetric, zero diagonal.
@@ -126,17 +127,17 @@ def first_betti_number(distance: np.ndarray) -> int:
 
 
 def betti_numbers(distance: np.ndarray, subsets: Sequence[np.ndarray]) -> list[int]:
-    """b1 of each subset of the points.
+    """Return b1 of each subset of the points.
 
     Args:
         distance: (N, N), symmetric, zero diagonal.
-        subsets: indices of the points of each, as many in each.
+        subsets: indices of the points of each, the same number in each.
     """
     return Loops(distance).count(subsets)
 
 
 def loops_by_ripser(distance: np.ndarray) -> int:
-    """b1 of the points with these distances, as the paper takes it: the bars that ripser finds are counted.
+    """Return b1 of the points with these distances as in the paper, by counting the bars that ripser finds.
 
     Args:
         distance: (N, N), symmetric, zero diagonal.
@@ -146,17 +147,17 @@ def loops_by_ripser(distance: np.ndarray) -> int:
     """
     if len(distance) < 4:
         return 0
-    from ripser import ripser  # a second to import (it brings scikit-learn), which most commands need not wait for
+    from ripser import ripser  # takes a second to import (with scikit-learn), which most commands do not need
 
     bars = ripser(distance, maxdim=1, distance_matrix=True)["dgms"][1]
     return int(np.count_nonzero(bars[:, 1] > bars[:, 0]))
 
 
-def _without_twins(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which points stand for which: (the place of each point among those kept, indices of those kept).
+def _merge_duplicates(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge duplicate points: return (each point's position among those kept, indices of those kept).
 
-    Points at distance 0 with equal distances to all others (a sample given twice) form no loops of their own: whatever
-    one is joined to at some length, so is the other, and the complex with both contracts to the one without.
+    Points at distance 0 with equal distances to all others (a duplicated sample) form no additional loops: both are
+    joined to the same points at the same lengths, and the complex with both contracts to the complex with one.
     """
     every = np.arange(len(lengths))
     if np.count_nonzero(lengths) == lengths.size - len(lengths):
@@ -167,9 +168,9 @@ def _without_twins(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearer(lengths: np.ndarray) -> np.ndarray:
-    """For each pair, the points nearer to both than they are to each other, as bits: uint64, (words, pairs).
+    """Return, for each pair, the points nearer to both than they are to each other, as bits: uint64, (words, pairs).
 
-    Pairs stand where `pair_rows` says. Those with a point N, which there is not, have every bit set.
+    Pairs are indexed by `pair_rows`. Pairs with the dummy point N have every bit set.
     """
     count = len(lengths)
     words, used = -(-count // 64), -(-count // 8)
@@ -183,14 +184,14 @@ def _nearer(lengths: np.ndarray) -> np.ndarray:
 
 
 def _inside(chosen: np.ndarray, points: int) -> np.ndarray:
-    """Which points are in each subset: booleans, (subsets, points)."""
+    """Return which points are in each subset: booleans, (subsets, points)."""
     inside = np.zeros((len(chosen), points + 1), bool)
     inside[np.arange(len(chosen))[:, np.newaxis], chosen] = True
     return inside[:, :points]
 
 
 def _as_bits(inside: np.ndarray) -> np.ndarray:
-    """The same as bits: uint64, (words, subsets)."""
+    """Return the same as bits: uint64, (words, subsets)."""
     count, points = inside.shape
     packed = np.zeros((count, 8 * -(-points // 64)), np.uint8)
     packed[:, : -(-points // 8)] = np.packbits(inside, axis=1)

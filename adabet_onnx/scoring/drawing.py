@@ -1,4 +1,4 @@
-"""Scores by depth: the three panels of `Scores.plot`, and the one that other plots put beside theirs."""
+"""Plots of scores by depth: the three panels of `Scores.plot`, and single panels for use in other plots."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def draw_scores(layers: Sequence[LayerScore], points: int, chosen: Collection[str] = ()) -> Figure:
-    """b1, activation size and b1_hat of every layer by depth, one below the other.
+    """Draw b1, activation size and b1_hat of every layer by depth, one below the other.
 
     Args:
         layers: in model order.
-        points: of one Betti number.
+        points: number of points of a Betti number.
         chosen: names of layers to mark.
     """
     figure = new_figure(width_for(len(layers)), 7.5)
@@ -38,21 +38,21 @@ def draw_scores(layers: Sequence[LayerScore], points: int, chosen: Collection[st
 
 
 def draw_b1_hat(axis: Axes, layers: Sequence[LayerScore], chosen: Collection[str] = ()) -> None:
-    """b1_hat of every layer by depth."""
+    """Draw b1_hat of every layer by depth."""
     _bars(axis, layers, [layer.b1_hat for layer in layers], chosen, [layer.stderr for layer in layers])
     plain(axis, "b1_hat = b1 / (N D)")
     fit_scale(axis, [layer.b1_hat for layer in layers])
 
 
 def draw_parameters(axis: Axes, layers: Sequence[LayerScore], chosen: Collection[str] = ()) -> None:
-    """Parameters of every layer by depth: what is drawn where nothing was scored."""
+    """Draw the parameters of every layer by depth, for use without scores."""
     _bars(axis, layers, [float(layer.parameter_count) for layer in layers], chosen)
     plain(axis, "parameters")
     fit_scale(axis, [layer.parameter_count for layer in layers])
 
 
 def mark_legend(axis: Axes) -> None:
-    """Which colour selected layers have."""
+    """Add a legend for the colour of selected layers."""
     from matplotlib.patches import Patch
 
     legend_above(axis, [Patch(color=SELECTED, label="selected"), Patch(color=OTHER, label="frozen")])
@@ -67,6 +67,6 @@ def _bars(
 ) -> None:
     colours = [SELECTED if layer.name in chosen else OTHER for layer in layers]
     for depth, layer in enumerate(layers):
-        if layer.name in chosen:  # seen also where the bar is low, or there is none
+        if layer.name in chosen:  # visible even if the bar is low or absent
             axis.axvspan(depth - 0.5, depth + 0.5, color=SELECTED, alpha=0.15, linewidth=0, zorder=0)
     axis.bar(range(len(layers)), values, color=colours, yerr=spread, error_kw={"elinewidth": 0.8})

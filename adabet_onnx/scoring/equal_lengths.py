@@ -1,8 +1,8 @@
-"""Edges of equal length, where the count of loops needs more than nearest neighbours; see `betti`.
+"""Handling of edges of equal length, for which counting loops needs more than nearest neighbours; see `betti`.
 
-A triangle of diameter l is a vector mod 2 over the edges of length l: those that it has. One with a single such edge
-says that the edge does not count, which `betti` has seen to. One with two or three of them is a sum, and the rank of
-these sums, over the edges that still count, is what is missing. Where lengths are real numbers there are hardly any.
+A triangle of diameter l is a vector mod 2 over its edges of length l. A triangle with a single such edge means that the
+edge does not count; `betti` handles that. A triangle with two or three of them is a sum, and this module computes the
+rank of these sums over the edges that still count. With real-valued lengths there are hardly any.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Triangles = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def pair_rows(points: int) -> np.ndarray:
-    """Where pairs of points stand in a list of all, in order: i < j at rows[i] + j, for j up to ``points`` itself.
+    """Return offsets into an ordered list of all pairs: pair i < j is at rows[i] + j, for j up to ``points`` itself.
 
     Example:
         >>> from adabet_onnx.scoring.equal_lengths import pair_rows
@@ -29,7 +29,7 @@ def pair_rows(points: int) -> np.ndarray:
 
 
 class EqualLengths:
-    """The triangles of a group of points whose longest edges are equal.
+    """The triangles of a group of points whose two longest edges are equal.
 
     Args:
         lengths: float32 (N, N), symmetric, zero diagonal.
@@ -42,29 +42,29 @@ class EqualLengths:
         self._apexes = np.flatnonzero((in_order[:, 1:] == in_order[:, :-1]).any(axis=1))
 
     def ranks(self, inside: np.ndarray, bits: np.ndarray, most: np.ndarray) -> np.ndarray:
-        """The rank of the triangles in each subset, over the edges that count.
+        """Return the rank of the triangles in each subset, over the edges that count.
 
         Args:
             inside: which points are in each subset, (subsets, N).
             bits: the same as bits, (words, subsets).
-            most: of each subset, what the rank cannot exceed; there the search ends.
+            most: an upper bound of the rank in each subset; the search ends there.
 
         Returns:
             int (subsets,).
         """
-        found = np.zeros(len(inside), np.intp)
+        ranks = np.zeros(len(inside), np.intp)
         bases: list[dict[int, set[int]]] = [{} for _ in inside]
         for apex in self._apexes:
-            subsets = np.flatnonzero(inside[:, apex] & (found < most))
+            subsets = np.flatnonzero(inside[:, apex] & (ranks < most))
             for subset, vector in self._sums(apex, subsets, inside[subsets], bits[:, subsets]):
-                if found[subset] < most[subset]:
-                    found[subset] += _added(bases[subset], vector)
-        return found
+                if ranks[subset] < most[subset]:
+                    ranks[subset] += _added(bases[subset], vector)
+        return ranks
 
     def _sums(
         self, apex: np.intp, subsets: np.ndarray, inside: np.ndarray, bits: np.ndarray
     ) -> Iterator[tuple[int, set[int]]]:
-        """The triangles at a point, in each subset: the edges of each that count, where there are any."""
+        """Yield the triangles at a point in each subset, as the sets of their edges that count."""
         first, second, third = self._isosceles(apex)
         row, triangle = np.nonzero(inside[:, first] & inside[:, second])
         edges = np.stack(
@@ -72,16 +72,16 @@ class EqualLengths:
         )[:, triangle]
         free = ~(self._nearer[:, edges] & bits[:, np.newaxis, row]).any(axis=0)
         edges = np.where(free, edges, _NONE)
-        some = (edges != _NONE).any(axis=0)
-        for subset, triple in zip(subsets[row[some]].tolist(), edges[:, some].T.tolist(), strict=True):
+        nonempty = (edges != _NONE).any(axis=0)
+        for subset, triple in zip(subsets[row[nonempty]].tolist(), edges[:, nonempty].T.tolist(), strict=True):
             yield subset, {edge for edge in triple if edge != _NONE}
 
     def _isosceles(self, apex: np.intp) -> _Triangles:
-        """The triangles with two equal longest edges that meet in a point.
+        """Return the triangles with two equal longest edges that meet in a point.
 
         Returns:
-            The other two points of each, and whether all three edges are equal; such triangles are given at their first
-            point only.
+            The other two points of each, and whether all three edges are equal; such triangles are only returned at
+            their first point.
         """
         row = self._lengths[apex]
         order = np.argsort(row)
@@ -99,7 +99,7 @@ class EqualLengths:
 
 
 def _added(basis: dict[int, set[int]], vector: set[int]) -> int:
-    """Add a vector to a basis in echelon form: 1, or 0 where it is a sum of what is there."""
+    """Add a vector to a basis in echelon form; return 1, or 0 if it already lies in the span."""
     while vector:
         last = max(vector)
         if last not in basis:

@@ -1,7 +1,7 @@
-"""The forward passes that scores are made from: a model with probes in a session, and what they leave of samples.
+"""The forward passes that scores are computed from: a model with probes in a session, and its results for samples.
 
-Two forms: sketches of samples that are forwarded in batches of any size, and Gram matrices inside the graph, of samples
-that are all forwarded together, whose distances are exact.
+There are two forms: sketches, with samples forwarded in batches of any size; and exact distances by Gram matrices
+inside the graph, with all samples forwarded together.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ..runtime import Threads
 from .betti import distances
 from .passes import Passes
 from .probes import add_channel_probes, add_probes, add_sketches
-from .signals import ChannelSums, StoredStatistics, SumOutputs, add_sums, joined, stored_statistics
+from .signals import ChannelSums, StoredStatistics, SumOutputs, add_sums, join_sums, stored_statistics
 from .sketches import Sketches
 
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What forward passes of N samples left.
+    """The results of forward passes of N samples.
 
     Attributes:
-        grams: of each layer in model order, the centred Gram matrix of its activations, float32 (N, N).
-        sums: of each layer with stored statistics, what its channels' mean and variance follow from.
+        grams: for each layer in model order, the centred Gram matrix of its activations, float32 (N, N).
+        sums: for each layer with stored statistics, the sums that its channels' mean and variance follow from.
     """
 
     grams: dict[str, np.ndarray]
     sums: dict[str, ChannelSums]
 
     def of(self, rows: np.ndarray) -> Forwarded:
-        """The same of some of the samples, centred anew."""
+        """Return the results for some of the samples, centred again."""
         grams = {}
         for name, gram in self.grams.items():
             part = np.asarray(gram[np.ix_(rows, rows)], np.float64)
@@ -55,7 +55,7 @@ class Probed(Protocol):
     """A model with probes, ready to run.
 
     Attributes:
-        stored: statistics of the layers that have them.
+        stored: stored statistics, by layer.
     """
 
     stored: dict[str, StoredStatistics]
@@ -64,19 +64,19 @@ class Probed(Protocol):
         """Forward the samples of these indices.
 
         Args:
-            dataset: of the samples.
-            indices: of the samples whose distances are wanted.
-            progress: called with what is going on, samples done and samples in all.
+            dataset: the data.
+            indices: the samples to forward.
+            progress: called with a description, the samples done and the total number of samples.
 
         Raises:
             DataError: the data does not fit the model.
         """
 
     def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
-        """Distances of the points of a layer, (N, N).
+        """Return the distances of a layer's points, (N, N).
 
         Raises:
-            DataError: activations are NaN or infinite; the layer is named.
+            DataError: activations are NaN or infinite; the message names the layer.
         """
 
 
@@ -85,9 +85,10 @@ class GramProbed:
 
     Args:
         model: the opened model.
-        preprocessing: how samples become input.
-        group: the batch size that probes are sized for; others work too.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+        preprocessing: converts samples to model input.
+        group: the batch size that the probes are optimised for; others also work.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
     """
 
     def __init__(self, model: Model, preprocessing: Arithmetic, *, group: int, threads: Threads = None) -> None:
@@ -96,20 +97,20 @@ class GramProbed:
         self.stored = stored_statistics(model, probed)
         sources = {layer.name: values[layer.activation] for layer in model.layers if layer.name in self.stored}
         self._sums = add_sums(probed, self._grams, sources)
-        self._run = _Session(model, preprocessing, probed, threads)
+        self._run = _ProbeSession(model, preprocessing, probed, threads)
 
     def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
-        """As `Probed` says."""
+        """See `Probed`."""
         progress("forward passes", 0, len(indices))
-        found = self._run(dataset, indices)
+        results = self._run(dataset, indices)
         progress("forward passes", len(indices), len(indices))
         return Forwarded(
-            {layer: found[name] for layer, name in self._grams.items()},
-            {layer: made.read(found) for layer, made in self._sums.items()},
+            {layer: results[name] for layer, name in self._grams.items()},
+            {layer: outputs.read(results) for layer, outputs in self._sums.items()},
         )
 
     def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
-        """As `Probed` says."""
+        """See `Probed`."""
         return _distances(layer, gram, self._run.preprocessing)
 
 
@@ -118,10 +119,11 @@ class SketchProbed:
 
     Args:
         model: the opened model.
-        preprocessing: how samples become input.
-        passes: how sketches are made.
-        seed: of their signs.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+        preprocessing: converts samples to model input.
+        passes: the plan of the passes and their sketches.
+        seed: random seed of the signs.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
     """
 
     def __init__(
@@ -133,64 +135,64 @@ class SketchProbed:
         self._ready: dict[int, _SketchPass] = {}
 
     def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
-        """As `Probed` says."""
+        """See `Probed`."""
         grams: dict[str, np.ndarray] = {}
         sums: dict[str, ChannelSums] = {}
         count, parts = len(indices), self._passes.parts
         for number in range(len(parts)):
 
-            def say(what: str, done: int, _: int, before: int = number * count) -> None:
-                progress(what, before + done, len(parts) * count)
+            def report(description: str, done: int, _: int, before: int = number * count) -> None:
+                progress(description, before + done, len(parts) * count)
 
-            found = self._pass(number).forward(dataset, indices, say)
-            grams |= found.grams
-            sums |= found.sums
+            results = self._pass(number).forward(dataset, indices, report)
+            grams |= results.grams
+            sums |= results.sums
         order = [layer.name for layer in self._model.layers]
         return Forwarded({name: grams[name] for name in order}, sums)
 
     def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
-        """As `Probed` says."""
+        """See `Probed`."""
         return _distances(layer, gram, self._preprocessing)
 
     def _pass(self, number: int) -> _SketchPass:
-        """One of the passes. Of several, only one is in memory."""
+        """Return one of the passes; only one at a time is kept in memory."""
         if number not in self._ready:
             self._ready.clear()
             names = self._passes.parts[number]
             made = add_sketches(self._model, names, sketch=self._passes.size, seed=self._seed)
             sources = {name: made.samples[name] for name in names if name in self.stored}
             sums = add_sums(made.model, made.outputs, sources)
-            run = _Session(self._model, self._preprocessing, made.model, self._threads)
+            run = _ProbeSession(self._model, self._preprocessing, made.model, self._threads)
             self._ready[number] = _SketchPass(run, made.outputs, sums, self._passes)
         return self._ready[number]
 
 
 @dataclass(frozen=True)
 class _SketchPass:
-    """A pass over samples that makes sketches of some layers."""
+    """A pass over the samples that computes sketches of some layers."""
 
-    run: _Session
+    run: _ProbeSession
     outputs: dict[str, str]
     sums: dict[str, SumOutputs]
     passes: Passes
 
     def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress) -> Forwarded:
-        """Gram matrices and sums of these layers."""
+        """Return Gram matrices and sums of these layers."""
         sketches: dict[str, Sketches] = {}
         sums: dict[str, list[ChannelSums]] = {name: [] for name in self.sums}
         for start in range(0, len(indices), self.passes.batch):
             progress("forward passes", start, len(indices))
-            found = self.run(dataset, indices[start : start + self.passes.batch])
+            results = self.run(dataset, indices[start : start + self.passes.batch])
             for name, output in self.outputs.items():
-                rows = found.pop(output)
+                rows = results.pop(output)
                 if name not in sketches:
                     sketches[name] = Sketches(len(indices), rows.shape[1], half=self.passes.half)
                 sketches[name].add(rows)
-            for name, made in self.sums.items():
-                sums[name].append(made.read(found))
+            for name, outputs in self.sums.items():
+                sums[name].append(outputs.read(results))
         progress("forward passes", len(indices), len(indices))
         grams = {name: sketches.pop(name).gram() for name in self.outputs}
-        return Forwarded(grams, {name: joined(parts) for name, parts in sums.items()})
+        return Forwarded(grams, {name: join_sums(parts) for name, parts in sums.items()})
 
 
 class ProbedChannels:
@@ -198,14 +200,15 @@ class ProbedChannels:
 
     Args:
         model: the opened model.
-        preprocessing: how samples become input.
-        channels: of the layers that are looked at.
-        group: the batch size that probes are sized for; others work too.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+        preprocessing: converts samples to model input.
+        channels: the channels of the layers to score.
+        group: the batch size that the probes are optimised for; others also work.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
 
     Attributes:
-        outputs: of each layer, the name of what `forward` gives for it; a Conv and the BatchNormalization after it have
-            the same.
+        outputs: for each layer, the name of its result from `forward`; a Conv and the BatchNormalization after it share
+            one.
     """
 
     def __init__(
@@ -218,10 +221,10 @@ class ProbedChannels:
         threads: Threads = None,
     ) -> None:
         probed, self.outputs = add_channel_probes(model, channels, group=group)
-        self._run = _Session(model, preprocessing, probed, threads)
+        self._run = _ProbeSession(model, preprocessing, probed, threads)
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Centred Gram matrices of channels, float32 (C, N, N), by the names in ``outputs``.
+        """Return centred Gram matrices of channels, float32 (C, N, N), by the names in ``outputs``.
 
         Raises:
             DataError: the data does not fit the model.
@@ -229,16 +232,16 @@ class ProbedChannels:
         return self._run(dataset, indices)
 
     def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
-        """Distances of the points of a channel, (N, N).
+        """Return the distances of a channel's points, (N, N).
 
         Raises:
-            DataError: activations are NaN or infinite; the layer is named.
+            DataError: activations are NaN or infinite; the message names the layer.
         """
         return _distances(layer, gram, self._run.preprocessing)
 
 
-class _Session:
-    """A graph with probes in a session, fed with samples."""
+class _ProbeSession:
+    """An inference session of a graph with probes, fed with samples."""
 
     def __init__(self, model: Model, preprocessing: Arithmetic, probed: ir.Model, threads: Threads) -> None:
         self._name, self.preprocessing = model.name, preprocessing
@@ -249,7 +252,7 @@ class _Session:
         )
 
     def __call__(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name."""
+        """Run some samples and return the outputs by name."""
         feeds = self._feeder.feeds(dataset, indices)
         values = runtime.run_session(self._session, self._outputs, feeds, self._name)
         return dict(zip(self._outputs, values, strict=True))
@@ -263,9 +266,9 @@ def _distances(layer: str, gram: np.ndarray, preprocessing: Arithmetic) -> np.nd
 
 
 def probing_options(threads: Threads = None) -> Any:
-    """Session options for a graph with probes, which take much less memory this way.
+    """Return session options with which a graph with probes takes much less memory.
 
-    Memory patterns help the 1.19.2 of the training package and harm the newest stock runtime; both were measured
+    Measurements show that memory patterns help version 1.19.2 of the training package and harm the newest stock runtime
     (tests/benchmarks/bench_scoring.py).
     """
     options = runtime.session_options(threads)

@@ -1,4 +1,4 @@
-"""How samples are grouped for scoring: what is forwarded together, and which points a Betti number is of."""
+"""The grouping of samples for scoring: which are forwarded together, and which points a Betti number uses."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..sizes import size_text
 from .options import Scoring
 from .passes import base_bytes, sample_bytes
 
-GROUP = 128  # samples whose distances are taken together under the subsets estimator
+GROUP = 128  # samples whose distances are computed together by the subsets estimator
 
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """How samples are grouped and how many subsets of each group are taken.
+    """The grouping of samples, and the number of subsets of each group.
 
     Attributes:
-        points: of one Betti number.
-        group: samples whose distances are taken together.
-        groups: how many.
-        subsets: per group; None for as many as it takes (see `rounds`).
+        points: number of points of a Betti number.
+        group: samples whose distances are computed together.
+        groups: number of groups.
+        subsets: number per group; None: as many as needed (see `rounds`).
     """
 
     points: int
@@ -35,7 +35,7 @@ class SamplePlan:
 
 
 def make_plan(scoring: Scoring) -> SamplePlan:
-    """The plan that options ask for."""
+    """Return the plan for scoring options."""
     if scoring.estimator == "batches":
         return SamplePlan(scoring.points, scoring.points, scoring.batches, 1)
     group = max(min(GROUP, scoring.samples), scoring.points)
@@ -45,39 +45,39 @@ def make_plan(scoring: Scoring) -> SamplePlan:
 def fit_plan(
     plan: SamplePlan, estimator: str, samples: int, model: Model, limit: int | None, available: int
 ) -> tuple[SamplePlan, list[str], int]:
-    """Keep to the samples there are and to the memory limit: (plan, notes, samples left out).
+    """Adapt a plan to the available samples and the memory limit; return (plan, notes, samples left out).
 
     Args:
-        plan: as asked for.
+        plan: the requested plan.
         estimator: subsets or batches.
-        samples: asked for, under subsets.
-        model: to score.
-        limit: bytes the forward pass of a whole group may take; None where groups are not forwarded as a whole.
-        available: samples there are.
+        samples: requested number of samples, for subsets.
+        model: the model to score.
+        limit: bytes that the forward pass of a whole group may take; None if groups are not forwarded as a whole.
+        available: number of available samples.
 
     Raises:
         DataError: there are too few samples, or the limit is too low.
     """
     notes: list[str] = []
-    asked = plan.points * plan.groups if estimator == "batches" else samples
-    usable = min(asked, available)
+    requested = plan.points * plan.groups if estimator == "batches" else samples
+    usable = min(requested, available)
     if estimator == "subsets" and plan.points <= usable < plan.group:
         plan = SamplePlan(plan.points, usable, 1, plan.subsets)
-    if usable < plan.points or (estimator == "batches" and usable < asked):
+    if usable < plan.points or (estimator == "batches" and usable < requested):
         needed, smaller = plan.points, "`subset_size`"
         if estimator == "batches":
-            needed, smaller = asked, "`batches` or `Scoring(batch_size=...)`"
+            needed, smaller = requested, "`batches` or `Scoring(batch_size=...)`"
         raise DataError(
             f"scoring needs {needed} samples, but the data has {available}. Give more data, or a smaller {smaller}."
         )
     group = plan.group
     fits = group if limit is None else largest_group(model, plan.points, limit)
     if limit is not None and fits < group:
-        parts = math.ceil(usable / fits)  # of equal size, so that as few samples as possible are left out
+        parts = math.ceil(usable / fits)  # of equal size, to leave out as few samples as possible
         group = usable // parts if usable // parts >= plan.points else fits
-        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {size_text(limit)} of memory")
-    if usable < asked:
-        notes.append(f"the data has {available} samples, fewer than the {asked} asked for")
+        notes.append(f"groups of {group} samples instead of {plan.group}, to stay within {size_text(limit)} of memory")
+    if usable < requested:
+        notes.append(f"the data has {available} samples, fewer than the {requested} requested")
     groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group
     possible = math.comb(group, plan.points)
     subsets = None if plan.subsets is None else min(plan.subsets, possible)
@@ -89,11 +89,11 @@ def fit_plan(
 
 
 def largest_group(model: Model, points: int, limit: int) -> int:
-    """How many samples can be forwarded together within a limit.
+    """Return how many samples can be forwarded together within a memory limit.
 
     Args:
-        model: with probes.
-        points: at least so many must fit.
+        model: the model to score.
+        points: the least number that must fit.
         limit: bytes.
 
     Raises:
@@ -112,7 +112,7 @@ def largest_group(model: Model, points: int, limit: int) -> int:
 
 
 def draw(available: int, plan: SamplePlan, order: str, seed: int) -> list[np.ndarray]:
-    """Indices of each group, in the order they are fed."""
+    """Draw the sample indices of each group, in feeding order."""
     count = plan.group * plan.groups
     chosen = np.arange(available)
     if order == "shuffled":
@@ -121,9 +121,10 @@ def draw(available: int, plan: SamplePlan, order: str, seed: int) -> list[np.nda
 
 
 def draw_subsets(plan: SamplePlan, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """Which points of a group each Betti number is of: everything, or seeded random subsets.
+    """Draw the points for each Betti number of a group: all of them, or seeded random subsets.
 
-    Those of two calls are those of one for both, so the first subsets are the same however many there are.
+    Two consecutive calls draw the same subsets as one call for both, so the first subsets do not depend on the total
+    number.
     """
     if plan.points == plan.group:
         return [np.arange(plan.group)] * count

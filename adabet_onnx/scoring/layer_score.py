@@ -1,4 +1,4 @@
-"""What was measured about one layer; a part of the scores file, see `record`."""
+"""The measurements of one layer; a part of the scores file, see `record`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..showing import clipped, counted, one_line
 
 @dataclass(frozen=True)
 class ChannelScores:
-    """Scores of a layer's output channels; the attributes are those of the file."""
+    """Scores of a layer's output channels; the attributes match the file."""
 
     elements: int
     b1_mean: tuple[float, ...]
 
     def top(self, rho: float) -> tuple[int, ...]:
-        """The max(1, floor(rho C)) of C channels with the highest scores, ascending; of equals the first."""
+        """Return the max(1, floor(rho C)) of C channels with the highest scores, ascending; the first on a tie."""
         count = max(1, math.floor(rho * len(self.b1_mean) + 1e-9))
         order = sorted(range(len(self.b1_mean)), key=lambda i: -self.b1_mean[i])
         return tuple(sorted(order[:count]))
@@ -29,7 +29,7 @@ class ChannelScores:
 
 @dataclass(frozen=True)
 class LayerScore:
-    """One layer's score; the attributes are those of the file."""
+    """One layer's score; the attributes match the file."""
 
     name: str
     op_type: str
@@ -49,7 +49,7 @@ class LayerScore:
     channels: ChannelScores | None = None
 
     def __repr__(self) -> str:
-        # Where nothing was measured there are no Betti numbers, and no rank.
+        # Without measurements there are no Betti numbers, and no rank.
         measured = f"b1_hat {self.b1_hat:.2e} ± {self.stderr:.0e}, rank {self.rank}" if self.b1 else "not scored"
         trainable = None if self.untrainable is None else "cannot be trained"
         size = f"D {self.activation_size:,}"

@@ -10,14 +10,14 @@ import onnx_ir as ir
 
 
 class Nodes:
-    """Makes nodes, in order, with names below a common prefix."""
+    """Creates nodes, in order, with names below a common prefix."""
 
     def __init__(self, prefix: str, opset: int) -> None:
         self.prefix, self.opset = prefix, opset
         self.made: list[ir.Node] = []
 
     def add(self, op_type: str, inputs: list[ir.Value | None], suffix: str, **attributes: Any) -> ir.Value:
-        """A node with one output of the same name."""
+        """Create a node with one output of the same name."""
         node = ir.node(op_type, inputs, attributes, name=f"{self.prefix}/{suffix}")
         node.outputs[0].name = node.name
         self.made.append(node)
@@ -25,14 +25,14 @@ class Nodes:
 
 
 class Constants:
-    """Initializers of a graph, made once for equal values."""
+    """Creates initializers of a graph, one for equal values."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._made: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def __call__(self, value: list[int] | np.ndarray) -> ir.Value:
-        """The initializer of an array, or of whole numbers (int64)."""
+        """Return the initializer of an array, or of integers (int64)."""
         array = np.asarray(value, np.int64) if isinstance(value, list) else value
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._made:
@@ -43,11 +43,11 @@ class Constants:
 
 
 def elements(value: ir.Value, axis: int) -> int:
-    """Elements of one sample from an axis on; the batch is the first axis."""
+    """Return the number of elements of one sample from an axis on; the batch is the first axis."""
     return math.prod(sample_shape(value)[axis - 1 :])
 
 
 def sample_shape(value: ir.Value) -> tuple[int, ...]:
-    """The shape of one sample; the batch is the first axis."""
+    """Return the shape of one sample; the batch is the first axis."""
     assert value.shape is not None
     return tuple(int(str(extent)) for extent in list(value.shape)[1:])

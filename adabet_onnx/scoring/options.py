@@ -1,4 +1,4 @@
-"""What scoring may be told."""
+"""The options of scoring."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from ..vocabulary import ESTIMATORS, LEAST_SKETCH, ORDERS, SKETCHES
 
 @dataclass(frozen=True)
 class Scoring:
-    """How layers are scored.
+    """Options for scoring layers.
 
     Attributes:
-        estimator: ``subsets`` takes distances of groups of up to 128 samples, and b1 of ``subsets`` seeded random
-            ``subset_size``-subsets of each group; ``batches`` is the paper's, b1 of ``batches`` disjoint batches.
-        samples: for subsets, how many samples in all.
-        subset_size: for subsets, N: the points of one Betti number.
-        subsets: for subsets, how many per group; None: as many as settle half of the gaps in the ranking, 64 at least
-            and 1,024 at most.
+        estimator: ``subsets`` computes distances in groups of up to 128 samples, and b1 of ``subsets`` seeded random
+            ``subset_size``-subsets of each group; ``batches`` is the paper's estimator, b1 of ``batches`` disjoint
+            batches.
+        samples: for subsets, total number of samples.
+        subset_size: for subsets, N: number of points of a Betti number.
+        subsets: for subsets, number per group; None: as many as settle half of the gaps in the ranking, at least 64 and
+            at most 1,024.
         batch_size: for batches, N.
-        batches: for batches, how many.
-        sketch: for subsets, k: distances are those of sketches of k numbers of each activation, and exact where it has
-            no more elements; samples are forwarded few at a time. ``"auto"`` is 8,192, or fewer where ``max_memory`` is
-            short. ``"off"`` takes exact distances inside the graph, from groups that are forwarded together, which
-            takes several times the memory. ``batches`` is always exact.
+        batches: for batches, their number.
+        sketch: for subsets, k: distances are computed from sketches of k numbers per activation, and are exact for
+            activations with at most k elements; samples are forwarded a few at a time. ``"auto"`` is 8,192, or fewer if
+            ``max_memory`` is low. ``"off"`` computes exact distances inside the graph, from groups that are forwarded
+            together, which takes several times the memory. ``batches`` is always exact.
         order: ``shuffled`` draws samples at random, ``sequential`` takes the first ones.
         channels: also score the output channels within each layer, which ``Choosing(channel_rho=...)`` needs.
-        max_memory: bytes that scoring may take, or text such as ``"2GB"``; None is three quarters of what is free. To
-            keep to it fewer samples are forwarded at a time, sketches become smaller, or without sketches groups do,
-            which the notes of the scores then say.
+        max_memory: bytes that scoring may take, or text such as ``"2GB"``; None: three quarters of the free memory. To
+            stay within it, fewer samples are forwarded at a time, and sketches (or groups, without sketches) become
+            smaller; the notes of the scores report this.
 
     Raises:
-        UsageError: an unknown estimator or order, or a number out of range.
+        UsageError: the estimator or order is unknown, or a number is out of range.
 
     Example:
         >>> from adabet_onnx import Scoring
@@ -68,7 +69,7 @@ class Scoring:
             if number is not None and number < 1:
                 raise UsageError(f"the number of {name.replace('_', ' ')} must be at least 1, not {number}.")
         if self.points < 4:
-            raise UsageError(f"{self.points} points always have a first Betti number of 0; take at least 4, better 32.")
+            raise UsageError(f"{self.points} points always have a first Betti number of 0; use at least 4, better 32.")
         if self.estimator == "subsets" and self.samples < self.points:
             raise UsageError(
                 f"{self.samples} samples are fewer than one subset of {self.points}; raise `samples` or "
@@ -77,24 +78,24 @@ class Scoring:
         object.__setattr__(self, "sketch", check_sketch(self.sketch))
         if self.sketch_size is not None and self.estimator == "batches":
             raise UsageError(
-                "the estimator batches takes exact distances: leave `sketch` out, or take the estimator subsets."
+                "the estimator batches uses exact distances: leave `sketch` out, or use the estimator subsets."
             )
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 
     @property
     def sketching(self) -> bool:
-        """Whether distances are those of sketches."""
+        """Whether distances are computed from sketches."""
         return self.estimator == "subsets" and self.sketch != "off"
 
     @property
     def sketch_size(self) -> int | None:
-        """k, if it is given."""
+        """k, if given."""
         return None if isinstance(self.sketch, str) else self.sketch
 
     @property
     def points(self) -> int:
-        """N of one Betti number."""
+        """N, the number of points of a Betti number."""
         return self.subset_size if self.estimator == "subsets" else self.batch_size
 
     @property
@@ -104,23 +105,23 @@ class Scoring:
 
     @property
     def needed(self) -> int:
-        """The fewest samples that scores can be made of."""
+        """The least number of samples needed."""
         return self.points * (self.batches if self.estimator == "batches" else 1)
 
 
 def check_sketch(sketch: Any) -> int | str:
-    """The size of a sketch, or a word for one.
+    """Check the size of a sketch, or a keyword for it.
 
     Raises:
         UsageError: it is neither.
     """
-    found: int | str = fitted("sketch", sketch, int | str)
-    if isinstance(found, str):
-        if found not in SKETCHES:
-            raise UsageError(f"`sketch` must be a whole number, {' or '.join(SKETCHES)}, not {found!r}.")
-    elif found < LEAST_SKETCH:
+    value: int | str = fitted("sketch", sketch, int | str)
+    if isinstance(value, str):
+        if value not in SKETCHES:
+            raise UsageError(f"`sketch` must be a whole number, {' or '.join(SKETCHES)}, not {value!r}.")
+    elif value < LEAST_SKETCH:
         raise UsageError(
-            f"a sketch of {found} numbers says too little of an activation: take at least {LEAST_SKETCH}, better the "
+            f"a sketch of {value} numbers is too small for an activation: use at least {LEAST_SKETCH}, better the "
             "default."
         )
-    return found
+    return value

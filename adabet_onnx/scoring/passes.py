@@ -1,4 +1,4 @@
-"""How sketches are made within a memory limit: how many samples at a time, how large, and of which layers together."""
+"""Planning of sketch passes within a memory limit: samples per batch, sketch size, and layers per pass."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from .sketch import MOST, SKETCH
 from .slopes import pairs
 
 _SHARE = 0.75  # of free memory, the default limit
-# ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
+# ONNX Runtime's arena rounds up and keeps freed blocks: the factor by which it exceeds the liveness prediction.
 ARENA_FACTOR = 1.5
-SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
-_FULL_BYTES = 256_000_000  # sketches that take more are kept in half precision
-_AT_ONCE = 64_000_000  # bytes of activations that a batch takes: more of them gain nothing
-_MOST = 32  # samples at a time
-_SMALLEST = 1024  # numbers of a sketch, where memory is short
-_PASSES = 8  # more than so many are slower than small sketches are bad
+SESSION_BYTES = 20_000_000  # a session of a small model and its code
+_FULL_BYTES = 256_000_000  # larger sketches are kept in half precision
+_AT_ONCE = 64_000_000  # bytes of activations per batch: more do not make it faster
+_MOST = 32  # most samples at a time
+_SMALLEST = 1024  # smallest sketch if memory is short
+_PASSES = 8  # more passes would cost more time than small sketches cost accuracy
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How sketches are made.
+    """The plan of sketch passes.
 
     Attributes:
         batch: samples at a time.
         size: k, the most numbers of one sketch.
-        half: whether they are kept in half precision.
-        parts: names of the layers of each pass over the samples; mostly there is one.
-        notes: what a reader should know.
+        half: whether sketches are kept in half precision.
+        parts: names of the layers of each pass over the samples; usually there is one pass.
+        notes: remarks for users.
     """
 
     batch: int
@@ -45,31 +45,32 @@ class Passes:
 
 
 def memory_limit(given: int | None) -> int:
-    """Bytes that scoring may take: what is given, or a share of what is free."""
+    """Return the bytes that scoring may take: the given limit, or a share of the free memory."""
     return given if given is not None else int(_SHARE * psutil.virtual_memory().available)
 
 
 def base_bytes(model: Model) -> int:
-    """What a scoring process takes apart from activations and sketches.
+    """Return the memory of a scoring process apart from activations and sketches.
 
-    Weights are in memory as they were opened, in the probed copy, as bytes, and twice in the session being made.
+    Weights are in memory in the opened model, in the probed copy, as serialised bytes, and twice while the session is
+    created.
     """
     return SESSION_BYTES + 5 * weight_bytes(model.graph)
 
 
 def sample_bytes(model: Model) -> int:
-    """What the forward pass of one sample takes; a probe may copy the activation it reads into another layout."""
+    """Return the memory of one sample's forward pass; a probe may copy its activation to another layout."""
     one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
     return max(1, int(ARENA_FACTOR * one))
 
 
 def plan_passes(model: Model, samples: int, limit: int, size: int | None = None) -> Passes:
-    """Keep to a memory limit: first with fewer samples at a time, then half precision, more passes, smaller sketches.
+    """Stay within a memory limit: first by fewer samples at a time, then half precision, more passes, smaller sketches.
 
     Args:
         model: the opened model.
-        samples: whose distances are taken together.
-        limit: bytes.
+        samples: number of samples whose distances are computed together.
+        limit: the limit in bytes.
         size: k, or None for the default.
 
     Raises:
@@ -82,7 +83,7 @@ def plan_passes(model: Model, samples: int, limit: int, size: int | None = None)
             f"scoring {model.name} one sample at a time needs about {size_text(base + one)}, over the limit of "
             f"{size_text(limit)}. Raise `Scoring(max_memory=...)`."
         )
-    wanted, k = size or SKETCH, size or SKETCH
+    requested, k = size or SKETCH, size or SKETCH
     units, notes = _units(model), list[str]()
     while True:
         needed = {layer.name: 4 * samples * min(int(MOST * k), layer.activation_size or 0) for layer in model.layers}
@@ -98,26 +99,26 @@ def plan_passes(model: Model, samples: int, limit: int, size: int | None = None)
             f"scoring {model.name} with {samples} samples needs about {size_text(base + one + max(needed.values()))}, "
             f"over the limit of {size_text(limit)}. Raise `Scoring(max_memory=...)`, or score fewer `samples`."
         )
-    if k < wanted:
-        notes.append(f"sketches of {k} numbers instead of {wanted}, to keep within {size_text(limit)} of memory")
+    if k < requested:
+        notes.append(f"sketches of {k} numbers instead of {requested}, to stay within {size_text(limit)} of memory")
     if len(parts) > 1:
-        notes.append(f"{len(parts)} passes over the samples, to keep within {size_text(limit)} of memory")
+        notes.append(f"{len(parts)} passes over the samples, to stay within {size_text(limit)} of memory")
     left = limit - base - max(sum(needed[name] for name in part) for part in parts)
     batch = max(1, min(_MOST, samples, left // one, _AT_ONCE // one))
     return Passes(batch, k, half, parts, tuple(notes))
 
 
 def _units(model: Model) -> list[tuple[str, ...]]:
-    """Layers in model order; a Conv and the BatchNormalization after it, whose sketches are made together, as one."""
+    """Return layers in model order; a Conv and the BatchNormalization after it form one unit, sketched together."""
     values = {value.name: value for node in model.graph.graph for value in node.outputs}
     activations = {layer.name: values[layer.activation] for layer in model.layers}
     norms = {pair.conv: norm for norm, pair in pairs(activations).items()}
-    behind = set(norms.values())
-    return [(name, norms[name]) if name in norms else (name,) for name in activations if name not in behind]
+    covered = set(norms.values())
+    return [(name, norms[name]) if name in norms else (name,) for name in activations if name not in covered]
 
 
 def _parts(units: Sequence[tuple[str, ...]], needed: Mapping[str, int], room: int) -> tuple[tuple[str, ...], ...]:
-    """Units in as few parts as fit; what does not fit as one is taken apart."""
+    """Distribute units over as few parts as possible; a unit that does not fit is split."""
     parts: list[list[str]] = [[]]
     taken = 0
     for unit in units:

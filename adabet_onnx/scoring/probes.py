@@ -1,21 +1,20 @@
-"""Graph surgery: make layers' activations, or what the score needs of them, outputs of the graph.
+"""Graph surgery: turns layers' activations, or what the score needs of them, into outputs of the graph.
 
 Three kinds of probe:
 
-* ``activations``: the activation itself becomes an output, named as it is in the graph. All of them at once cost
-  memory that grows with depth. (Where the batch is not its first axis, or is merged with another, the output is
+* ``activations``: the activation itself becomes an output, with its name in the graph. All of them together take
+  memory that grows with depth. (If the batch is not its first axis, or is merged with another axis, the output is
   ``LAYER/activation`` of shape (N, D).)
 * ``gram``: the centred Gram matrix (X - mean)(X - mean)^T of each activation X, flattened to (N, D), is computed
   inside the graph, and only that (N, N) matrix becomes an output, named ``LAYER/gram``. Distances between the points
-  follow from it. Centring keeps float32 exact enough when activations lie far from the origin. How it is computed
-  stands in `gram`.
-* ``sketch``: k numbers for each sample, ``LAYER/sketch`` (N, K), whose distances are nearly those of the activation,
-  and exactly those where it has no more than k elements. Those of a sample do not depend on the others, so a batch may
-  have any size, and distances of all samples follow outside. How it is computed stands in `sketch`.
+  follow from it. Centring keeps float32 exact enough when activations lie far from the origin. See `gram`.
+* ``sketch``: k numbers for each sample, ``LAYER/sketch`` (N, K), whose distances approximate those of the activation,
+  and equal them if it has at most k elements. A sample's sketch does not depend on other samples, so a batch may
+  have any size, and the distances of all samples are computed outside the graph. See `sketch`.
 
 The probed file names its outputs in metadata_props under ``adabet_onnx.probes``: a JSON object from layer name to
-output name. Of sketches it also says how large and with which seed of their signs, under ``adabet_onnx.sketch``: a JSON
-object with ``size`` and ``seed``; sketches of one size and seed can be compared. It takes any batch size.
+output name. For sketches, ``adabet_onnx.sketch`` holds a JSON object with their ``size`` and the ``seed`` of their
+signs; sketches of the same size and seed can be compared. The file accepts any batch size.
 """
 
 from __future__ import annotations
@@ -43,22 +42,22 @@ from .sketch import SKETCH, SketchProbes
 def add_probes(
     model: Model, kind: str, *, group: int = 32, sketch: int = SKETCH, seed: int = 0
 ) -> tuple[ir.Model, dict[str, str]]:
-    """A copy of the graph whose outputs are the probes of all layers, in model order.
+    """Copy the graph and replace its outputs by the probes of all layers, in model order.
 
-    What only the old output needed is dropped.
+    Nodes that only the old output needed are removed.
 
     Args:
-        model: the opened model; it is not changed.
+        model: the opened model, which is not changed.
         kind: activations, gram or sketch.
-        group: for gram, the batch size that its blocks are sized for; others work too.
-        sketch: for sketch, k: the most numbers of one sketch.
-        seed: for sketch, of its signs.
+        group: for gram, the batch size that its blocks are optimised for; others also work.
+        sketch: for sketch, k: the maximum size of a sketch.
+        seed: for sketch, random seed of its signs.
 
     Returns:
         The probed graph, and the output name of each layer.
 
     Raises:
-        UsageError: an unknown kind.
+        UsageError: the kind is unknown.
     """
     if kind not in PROBES:
         raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(PROBES)}.")
@@ -85,8 +84,8 @@ class SketchGraph:
 
     Attributes:
         model: the graph.
-        outputs: of each layer, the name of its sketch (N, K).
-        samples: of each layer, the value (N, C, ...) that the mean and variance of its channels follow from.
+        outputs: for each layer, the name of its sketch (N, K).
+        samples: for each layer, the value (N, C, ...) for computing the mean and variance of its channels.
     """
 
     model: ir.Model
@@ -96,13 +95,13 @@ class SketchGraph:
 
 @guarded("probing")
 def add_sketches(model: Model, layers: Collection[str], *, sketch: int, seed: int) -> SketchGraph:
-    """A copy of the graph whose outputs are the sketches of some layers, in model order.
+    """Copy the graph and replace its outputs by the sketches of some layers, in model order.
 
     Args:
-        model: the opened model; it is not changed.
+        model: the opened model, which is not changed.
         layers: names of the layers.
-        sketch: k: the most numbers of one sketch.
-        seed: of the signs.
+        sketch: k: the maximum size of a sketch.
+        seed: random seed of the signs.
     """
     probed, activations = _with_activations(model, [layer for layer in model.layers if layer.name in layers])
     made = SketchProbes(probed.graph, sketch, seed).add(activations)
@@ -118,12 +117,12 @@ def add_sketches(model: Model, layers: Collection[str], *, sketch: int, seed: in
 def add_channel_probes(
     model: Model, channels: Mapping[str, Channels], *, group: int = 32
 ) -> tuple[ir.Model, dict[str, str]]:
-    """A copy of the graph whose outputs are the centred Gram matrices of single channels, (C, N, N) for each layer.
+    """Copy the graph and replace its outputs by the centred Gram matrices of single channels, (C, N, N) for each layer.
 
     Args:
-        model: the opened model; it is not changed.
-        channels: of the layers that are wanted.
-        group: the batch size that blocks are sized for; others work too.
+        model: the opened model, which is not changed.
+        channels: the channels of the layers to probe.
+        group: the batch size that blocks are optimised for; others also work.
 
     Returns:
         The probed graph, and the output name of each layer; a Conv and the BatchNormalization after it share one.
@@ -135,21 +134,21 @@ def add_channel_probes(
 
 
 def _with_activations(model: Model, layers: Sequence[Layer]) -> tuple[ir.Model, dict[str, ir.Value]]:
-    """A copy of the graph without outputs and without what only they needed, and the activations of layers in it."""
+    """Copy the graph without its outputs and the nodes only they needed; also return the layers' activations in it."""
     probed = model.graph.clone()
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    MergePads()(probed)  # onnxruntime does so only where nothing but one Conv reads what the Pad gives
+    MergePads()(probed)  # onnxruntime only does so if a single Conv is the only reader of the Pad
     RemoveUnused()(probed)
     graph.outputs.clear()
     return probed, activations
 
 
 def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:
-    """The activation with the batch as its first axis, its shape written down."""
+    """Return the activation with the batch as its first axis and with a shape annotation."""
     assert layer.activation_shape is not None
     assert layer.activation_size is not None
     shape: tuple[int, ...] = layer.activation_shape
@@ -158,13 +157,13 @@ def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:
         producer = value.producer()
         assert producer is not None
         rank, axis, added = len(layer.activation_shape) + (not layer.batch_merged), layer.batch_axis, []
-        if layer.before_batch > 1:  # tokens * batch: the two apart, so that the batch can be put first
+        if layer.before_batch > 1:  # tokens * batch: split the two, so that the batch can be moved to the front
             rest = layer.activation_shape
             apart = (*rest[:axis], layer.before_batch, -1, rest[axis] // layer.before_batch, *rest[axis + 1 :])
             added.append(_reshaped(graph, value, apart, f"{name}/apart"))
             value, rank, axis = added[-1].outputs[0], rank + 2, axis + 1
         order = [axis, *(other for other in range(rank) if other != axis)]
-        if order != sorted(order):  # onnxruntime fuses any Transpose of two axes into a Gemm, as if it swapped them
+        if order != sorted(order):  # (onnxruntime fuses any Transpose of two axes into a Gemm, as if it swapped them)
             added.append(ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose"))
             value = added[-1].outputs[0]
             value.name = f"{name}/transposed"
@@ -177,7 +176,7 @@ def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:
 
 
 def _reshaped(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
-    """A Reshape, not yet in the graph, with its target in it."""
+    """Create a Reshape node with its target shape; the node is not yet in the graph."""
     target = ir.Value(name=f"{name}/shape", const_value=ir.tensor(np.array(shape, np.int64)))
     graph.register_initializer(target)
     node = ir.node("Reshape", [value, target], name=f"{name}/reshape")

@@ -1,33 +1,33 @@
-"""The scores file: what was measured about every layer, and on which samples.
+"""The scores file: the measurements of every layer, and the samples they were made on.
 
-``scores.json``: format "adabet-onnx/scores", version 2 (version 1, which knows no sketches, is read), with
+``scores.json``: format "adabet-onnx/scores", version 2 (version 1, without sketches, can be read), with
     model_sha256    the model that was scored
-    model_file      its path as it was given, or null
+    model_file      its path as given by the user, or null
     estimator       "subsets" or "batches"
-    points          N: points of one Betti number (the subset size, or the batch size)
+    points          N: number of points of a Betti number (the subset size, or the batch size)
     samples         a list of lists: indices into x_train (or x) of each group, in the order they were fed
-    settings        seed (of samples, subsets and signs), order, subsets_per_group (how many were taken; see `rounds`),
-                    group (the size used), samples_left_out, data (what it was taken for), sketch (k: distances are
-                    those of sketches of at most k numbers; null or, in files of version 1, absent: exact), and of
+    settings        seed (of samples, subsets and signs), order, subsets_per_group (number used; see `rounds`),
+                    group (the size used), samples_left_out, data (how it was interpreted), sketch (k: distances are
+                    those of sketches of at most k numbers; null or, in files of version 1, absent: exact), and for
                     sketches also sketch_half_precision, forwarded_at_once (samples) and passes (over the samples)
-    notes           sentences a reader should see (a smaller group for lack of memory, ...)
+    notes           remarks for users, a sentence each (a smaller group for lack of memory, ...)
     head, new_head  name of the head layer (or null), and whether it is marked as new
-    preprocessing   how data became model input (data/preprocess.py)
+    preprocessing   how data is converted to model input (data/preprocess.py)
     classes         class names, or null
     inputs          values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
-    channel_layers  names of the layers whose channels were looked at, or null
+    channel_layers  names of the layers whose channels were scored, or null
     layers          in model order, each with
         name, op_type, parameters (initializer names), parameter_count, activation_size (D), is_norm
         b1          first Betti numbers: one per group (batches) or per subset (subsets)
         b1_mean     their mean
         b1_hat      b1_mean / (points * activation_size)
         stderr      standard error of b1_hat (see `standard_error`)
-        rank        1 for the highest b1_hat; equal ones in model order
+        rank        1 for the highest b1_hat; model order on a tie
         shift, dead, effective_rank    see `signals`; numbers or null, and null in files of older versions
-        untrainable why no backend can train it; null where one can, and in files of older versions
-        channels    null where they were not looked at, or are not ranked (see `channels`); else an object with
-            elements  of a channel in one sample's activation
-            b1_mean   of each channel in order, the mean of its first Betti numbers; its b1_hat, by which channels are
+        untrainable why no backend can train it; null if one can, and in files of older versions
+        channels    null if they were not scored, or are not ranked (see `channel_scores`); else an object with
+            elements  number of elements of a channel in one sample's activation
+            b1_mean   for each channel in order, the mean of its first Betti numbers; its b1_hat, by which channels are
                       ranked, is b1_mean / (points * elements)
 """
 
@@ -63,23 +63,23 @@ _WITHOUT_EFFECT = frozenset({"forwarded_at_once", "passes"})
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of all layers; the attributes are those of the file.
+    """Scores of all layers; the attributes match the file.
 
     Attributes:
-        model_sha256: of the model that was scored.
-        estimator: ``subsets`` or ``batches``; ``none`` where nothing was scored.
-        points: N, the points of one Betti number.
-        samples: of each group, indices into the training data, in the order they were fed.
+        model_sha256: SHA-256 of the scored model.
+        estimator: ``subsets`` or ``batches``; ``none`` if nothing was scored.
+        points: N, the number of points of a Betti number.
+        samples: for each group, indices into the training data, in feeding order.
         layers: in model order, each with ``name``, ``op_type``, ``parameters``, ``activation_size`` (D), ``b1``,
             ``b1_mean``, ``b1_hat``, ``stderr``, ``rank`` and more; see the module.
-        settings: seed, order, subsets per group, group size, samples left out, and what the data was taken for.
-        notes: sentences a reader should see.
+        settings: seed, order, subsets per group, group size, samples left out, and how the data was interpreted.
+        notes: remarks for users, a sentence each.
         head: name of the head, or None.
         new_head: whether it is marked as new.
-        preprocessing: how data became model input, as JSON values.
+        preprocessing: how data is converted to model input, as JSON values.
         classes: class names, or None.
-        model_file: path of the model as it was given, or None.
-        channel_layers: names of the layers whose channels were looked at, or None.
+        model_file: path of the model as given by the user, or None.
+        channel_layers: names of the layers whose channels were scored, or None.
         inputs: values that inputs were bound to, by name, or None.
 
     Example:
@@ -111,11 +111,11 @@ class Scores:
 
     @typed
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(path, self.to_json())
 
     def estimator_summary(self) -> dict[str, Any]:
-        """How the scores were estimated, without the samples themselves and what does not change scores."""
+        """Return how the scores were estimated, without sample indices and settings that do not affect scores."""
         settings = {key: value for key, value in self.settings.items() if key not in _WITHOUT_EFFECT}
         if not settings.get("sketch_half_precision"):
             settings.pop("sketch_half_precision", None)
@@ -132,17 +132,17 @@ class Scores:
         return sorted(self.layers, key=lambda layer: layer.rank)
 
     def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each layer; the columns are those of the file's ``layers``.
+        """Return a row for each layer; the columns match the file's ``layers``.
 
         Args:
-            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+            library: ``"pandas"`` or ``"polars"``; None: pandas if installed, else polars.
 
         Returns:
             A DataFrame of that library.
 
         Raises:
-            UsageError: another library is asked for.
-            RuntimeMissingError: it, or either, is not installed.
+            UsageError: the library is not one of these.
+            RuntimeMissingError: the library is not installed, or neither is.
         """
         rows = []
         for layer in self.layers:
@@ -160,10 +160,10 @@ class Scores:
             chosen: names of layers to mark, such as ``selection.layers``.
 
         Returns:
-            The figure, which a notebook shows by itself.
+            The figure, which a notebook displays automatically.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: the suffix is not supported.
             OutputError: the file cannot be written.
         """
         return finished(draw_scores(self.layers, self.points, chosen), path)
@@ -190,10 +190,10 @@ class Scores:
             )
             for layer in shown
         ]
-        how = self._measured() if self.samples else "not scored"
+        method = self._measured() if self.samples else "not scored"
         headings = ("rank", "layer", "operator", "D", "b1", "b1_hat", "±")
         return html_table(
-            f"Scores of {counted(len(self.layers), 'layer')} ({how})", headings, rows, lines=self.notes, what="layer"
+            f"Scores of {counted(len(self.layers), 'layer')} ({method})", headings, rows, lines=self.notes, what="layer"
         )
 
     def _measured(self) -> str:
@@ -204,18 +204,19 @@ def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
     """Standard error of the mean of Betti numbers of ``points`` out of ``samples`` points each.
 
     For Betti numbers of B disjoint batches (B * points <= samples) this is s / sqrt(B). Random subsets overlap, so
-    dividing by sqrt(B) would claim too much. Their mean over all subsets is a U-statistic of order m = ``points`` on
-    n = ``samples`` independent points, whose variance is at most (m / n) times that of one (W. Hoeffding, "A class of
-    statistics with asymptotically normal distribution", Ann. Math. Stat. 19, 1948, theorem 5.2); drawing B of them
-    adds a part (1 - m / n) / B. So this is an upper bound on the error of the mean over the domain's samples.
+    dividing by sqrt(B) would underestimate the error. Their mean over all subsets is a U-statistic of order m =
+    ``points`` on n = ``samples`` independent points, whose variance is at most (m / n) times that of a single one (W.
+    Hoeffding, "A class of statistics with asymptotically normal distribution", Ann. Math. Stat. 19, 1948, theorem 5.2);
+    drawing B of them adds a part (1 - m / n) / B. So this is an upper bound on the error of the mean over the domain's
+    samples.
 
     Args:
         b1: Betti numbers, at least one.
         points: m.
-        samples: n, all groups together.
+        samples: n, over all groups.
 
     Returns:
-        The standard error, in Betti numbers; 0 where a single one was taken (nothing is known then).
+        The standard error, in units of Betti numbers; 0 for a single one (the error is then unknown).
     """
     if b1.size < 2:
         return 0.0
@@ -226,7 +227,7 @@ def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
 
 
 def is_scores_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is for `load_scores`, not a model: JSON, or called so."""
+    """Whether a file is meant for `load_scores` rather than being a model: JSON content or suffix."""
     file = Path(path)
     if file.suffix.lower() == ".json" or not file.is_file():
         return file.suffix.lower() != ".onnx"
@@ -235,7 +236,7 @@ def is_scores_file(path: str | os.PathLike[str]) -> bool:
 
 
 def load_scores(source: Scores | str | os.PathLike[str]) -> Scores:
-    """Read a scores file; scores themselves are given back as they are.
+    """Read a scores file; `Scores` are returned unchanged.
 
     Args:
         source: path of a scores.json, or Scores.
@@ -244,8 +245,8 @@ def load_scores(source: Scores | str | os.PathLike[str]) -> Scores:
         The scores.
 
     Raises:
-        UsageError: it is neither scores nor a path.
-        RecordError: the file is none, or is damaged.
+        UsageError: the source is neither scores nor a path.
+        RecordError: the file is not a scores file, or is damaged.
 
     Example:
         >>> from adabet_onnx import load_scores, score
@@ -274,37 +275,37 @@ def _read(path: str | os.PathLike[str]) -> Scores:
     )
     if not layers or len({layer.name for layer in layers}) < len(layers):
         raise record.damaged("it has no layers, or two of the same name")
-    preprocessing = record.take_if_there("preprocessing", None, dict, type(None))
+    preprocessing = record.get_optional("preprocessing", None, dict, type(None))
     if preprocessing is not None:
         preprocessing_from_json(preprocessing, str(path))
-    there = record.take_if_there("classes", None, list, type(None)) is not None
+    has_classes = record.get_optional("classes", None, list, type(None)) is not None
     return Scores(
         model_sha256=record.take("model_sha256", str),
         estimator=record.take("estimator", str),
         points=record.take("points", int),
         samples=tuple(tuple(group) for group in groups),
         layers=layers,
-        settings=record.take_if_there("settings", {}, dict),
+        settings=record.get_optional("settings", {}, dict),
         notes=record.names("notes") if "notes" in value else (),
-        head=record.take_if_there("head", None, str, type(None)),
-        new_head=record.take_if_there("new_head", False, bool),
+        head=record.get_optional("head", None, str, type(None)),
+        new_head=record.get_optional("new_head", False, bool),
         preprocessing=preprocessing,
-        classes=list(record.names("classes")) if there else None,
-        model_file=record.take_if_there("model_file", None, str, type(None)),
+        classes=list(record.names("classes")) if has_classes else None,
+        model_file=record.get_optional("model_file", None, str, type(None)),
         channel_layers=_channel_layers(record),
-        inputs=record.take_if_there("inputs", None, dict, type(None)),
+        inputs=record.get_optional("inputs", None, dict, type(None)),
     )
 
 
 def _channel_layers(record: Entries) -> tuple[str, ...] | None:
-    if record.take_if_there("channel_layers", None, list, type(None)) is None:
+    if record.get_optional("channel_layers", None, list, type(None)) is None:
         return None
     return record.names("channel_layers")
 
 
 def _layer(record: Entries) -> LayerScore:
     channels = None
-    if record.take_if_there("channels", None, dict, type(None)) is not None:
+    if record.get_optional("channels", None, dict, type(None)) is not None:
         inner = record.inside("channels")
         channels = ChannelScores(inner.take("elements", int), tuple(map(float, inner.take_list("b1_mean", float))))
         if channels.elements < 1 or not channels.b1_mean or min(channels.b1_mean) < 0:
@@ -313,18 +314,18 @@ def _layer(record: Entries) -> LayerScore:
         name=record.take("name", str),
         op_type=record.take("op_type", str),
         parameters=record.names("parameters"),
-        parameter_count=record.take_if_there("parameter_count", 0, int),
+        parameter_count=record.get_optional("parameter_count", 0, int),
         activation_size=record.take("activation_size", int),
-        is_norm=record.take_if_there("is_norm", False, bool),
+        is_norm=record.get_optional("is_norm", False, bool),
         b1=tuple(record.take_list("b1", int)),
         b1_mean=float(record.take("b1_mean", float)),
         b1_hat=float(record.take("b1_hat", float)),
         stderr=float(record.take("stderr", float)),
         rank=record.take("rank", int),
-        shift=record.take_if_there("shift", None, float, type(None)),
-        dead=record.take_if_there("dead", None, float, type(None)),
-        effective_rank=record.take_if_there("effective_rank", None, float, type(None)),
-        untrainable=record.take_if_there("untrainable", None, str, type(None)),
+        shift=record.get_optional("shift", None, float, type(None)),
+        dead=record.get_optional("dead", None, float, type(None)),
+        effective_rank=record.get_optional("effective_rank", None, float, type(None)),
+        untrainable=record.get_optional("untrainable", None, str, type(None)),
         channels=channels,
     )
     if layer.activation_size < 1:

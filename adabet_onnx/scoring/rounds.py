@@ -1,18 +1,19 @@
-"""How many subsets of a group are taken where no number is asked for: rounds, until most of the ranking is settled.
+"""The automatic number of subsets per group: subsets are drawn in rounds until enough of the ranking is settled.
 
-A mean over subsets has two errors: from having only these samples, which no number of subsets can make smaller (see
-`record.standard_error`), and from having only some of their subsets. The second is s / sqrt(B) for B subsets, with s
-the standard deviation over subsets of the same samples. All layers have the same subsets, so that of the difference of
-two layers is s / sqrt(B) with s of the difference.
+A mean over subsets has two errors: one from the limited number of samples, which more subsets cannot reduce (see
+`record.standard_error`), and one from using only some of their subsets. The second is s / sqrt(B) for B subsets, where
+s is the standard deviation over subsets of the same samples. All layers use the same subsets, so the error of the
+difference of two layers is s / sqrt(B) with the s of the difference.
 
-What matters is the order of layers, so the error is held against the gaps in b1_hat between neighbours in the ranking.
-A gap is settled when it is at least two of its errors. Few subsets settle a ranking of layers that differ much; some
-gaps of others are so small that no number settles them, and samples would not either. So subsets are drawn until half
-of the gaps are settled, in rounds that double their number: 64, 128, ..., and 1,024 at most.
+Only the order of layers matters, so the error is compared with the gaps in b1_hat between neighbours in the ranking. A
+gap is settled if it is at least twice its error. Few subsets settle a ranking of layers that differ clearly; some other
+gaps are so small that no number of subsets or samples settles them. So subsets are drawn until half of the gaps are
+settled, in rounds that double their number: 64, 128, ..., at most 1,024.
 
 Measured with 39, 55, 52 and 20 layers of ResNet-20, MobileNetV1 and V2, Kendall's tau of rankings by the same 128
 samples and disjoint draws of subsets was 0.91 to 0.97 with 64 subsets, 0.96 to 0.98 with 256, 0.97 to 0.99 with 1,024
-and hardly more with 2,048. Rankings by other samples agree to 0.75 to 0.93, and with more than 256 no better.
+and hardly more with 2,048. Rankings by other samples agree to 0.75 to 0.93, and more than 256 subsets do not improve
+that.
 """
 
 from __future__ import annotations
@@ -25,50 +26,50 @@ import numpy as np
 from .betti import Loops
 from .groups import SamplePlan, draw_subsets
 
-FIRST, MOST = 64, 1024  # subsets of the first round, and of all
-_ERRORS = 2  # by how many errors of drawing two layers must differ
+FIRST, MOST = 64, 1024  # subsets in the first round, and in total
+_ERRORS = 2  # the number of errors by which two layers must differ
 _SETTLED = 0.5  # of the gaps between neighbours
 
 
 def betti_numbers_of_layers(
     distances: Iterable[tuple[str, np.ndarray]], sizes: Mapping[str, int], plan: SamplePlan, rng: np.random.Generator
 ) -> dict[str, list[int]]:
-    """First Betti numbers of subsets of one group, the same subsets for every layer.
+    """Compute first Betti numbers of subsets of one group, with the same subsets for every layer.
 
     Args:
         distances: names of layers and the distances of the group's points in each.
         sizes: elements of one sample's activation, by layer.
-        plan: with how many subsets, or None for as many as it takes.
-        rng: what subsets are drawn from.
+        plan: defines the number of subsets; None for as many as needed.
+        rng: random generator for drawing subsets.
 
     Returns:
-        By layer, a number for each subset.
+        A Betti number for each subset, by layer.
     """
     most = min(MOST, math.comb(plan.group, plan.points)) if plan.subsets is None else plan.subsets
     drawn = draw_subsets(plan, rng, min(FIRST, most) if plan.subsets is None else most)
-    found: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     kept: dict[str, Loops] = {}
     for name, distance in distances:
         loops = Loops(distance)
-        found[name] = loops.count(drawn)
+        numbers[name] = loops.count(drawn)
         if len(drawn) < most:
             kept[name] = loops
     taken = len(drawn)
-    while taken < most and not settled(found, sizes, plan.groups):
+    while taken < most and not settled(numbers, sizes, plan.groups):
         drawn = draw_subsets(plan, rng, min(taken, most - taken))
         taken += len(drawn)
         for name, loops in kept.items():
-            found[name] += loops.count(drawn)
-    return found
+            numbers[name] += loops.count(drawn)
+    return numbers
 
 
 def settled(betti: Mapping[str, Sequence[int]], sizes: Mapping[str, int], groups: int = 1) -> bool:
-    """Whether half of the gaps between neighbours in the ranking are at least two errors of drawing.
+    """Whether at least half of the gaps between neighbours in the ranking are at least twice their error.
 
     Args:
-        betti: of each layer, first Betti numbers of the same subsets of one group.
+        betti: for each layer, first Betti numbers of the same subsets of one group.
         sizes: elements of one sample's activation, by layer.
-        groups: how many groups there will be with so many subsets each.
+        groups: number of groups that will use this many subsets each.
 
     Example:
         >>> from adabet_onnx.scoring.rounds import settled

@@ -45,28 +45,29 @@ def score(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> Scores:
-    """Score every layer by forward passes alone; labels are never looked at.
+    """Score every layer with forward passes only; labels are never used.
 
-    b1_hat = b1_mean / (N * D) with N the points of one Betti number and D the elements of one sample's activation
-    (AdaBet, arXiv 2510.03101).
+    b1_hat = b1_mean / (N * D), where N is the number of points of a Betti number and D the number of elements of one
+    sample's activation (AdaBet, arXiv 2510.03101).
 
     Args:
-        model: opened, or what `open_model` takes.
-        data: of the new domain, in any form that `Data` describes; training data where it is split.
-        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        preprocessing: by hand, in place of a preset.
+        model: an opened model, or anything `open_model` accepts.
+        data: data of the new domain, in any form that `Data` describes; its training part is used if it is split.
+        preset: auto, unit, imagenet or none: how images are converted to input (see `Preprocessing`).
+        preprocessing: explicit preprocessing, instead of a preset.
         scoring: estimator, number and order of samples, memory; None: the defaults of `Scoring`.
-        seed: of the drawing of samples and of subsets.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
-        progress: called with what is going on, steps done and steps in all.
+        seed: random seed for drawing samples and subsets.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
+        progress: called with a description, the steps done and the total number of steps.
 
     Returns:
         The scores of all layers, in model order.
 
     Raises:
-        DataError: too few samples, data that does not fit the model, or activations that are NaN or infinite.
+        DataError: there are too few samples, the data does not fit the model, or activations are NaN or infinite.
         ModelError: the model cannot be opened or run.
-        UsageError: a layout that does not fit, or a preset that does not.
+        UsageError: a layout or a preset does not fit the model.
 
     Example:
         >>> from adabet_onnx import score
@@ -74,72 +75,89 @@ def score(
         >>> scores.points
         32
     """
-    model, how = open_model(model), scoring or Scoring()
-    plan = make_plan(how)
-    wanted = how.samples if how.estimator == "subsets" else plan.group * plan.groups
-    dataset = open_data(data, model, limit=wanted if how.order == "sequential" else None).train
+    model, options = open_model(model), scoring or Scoring()
+    plan = make_plan(options)
+    sample_limit = options.samples if options.estimator == "subsets" else plan.group * plan.groups
+    dataset = open_data(data, model, limit=sample_limit if options.order == "sequential" else None).train
     dataset = align_classes(dataset, model.metadata("classes"))
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).describe(dataset)
-    lost = untrainable_layers(model)  # before there is a session: it takes copies of the weights
-    limit = memory_limit(how.memory)
-    together = None if how.sketching else limit
-    plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, together, len(dataset))
-    probed: Probed
-    if how.sketching:
-        passes = plan_passes(model, plan.group, limit, how.sketch_size)
-        notes += passes.notes
-        probed = SketchProbed(model, used, passes, seed=seed, threads=threads)
-    else:
-        passes = None
-        probed = GramProbed(model, used, group=plan.group, threads=threads)
-    indices = draw(len(dataset), plan, how.order, seed)
-    groups, betti, subsets = _measured(
-        model, probed, dataset, indices, plan, seed, progress or silent, as_the_paper=how.estimator == "batches"
+    data_summary = Feeder(model, used).describe(dataset)
+    untrainable = untrainable_layers(model)  # before a session exists, because this copies the weights
+    limit = memory_limit(options.memory)
+    group_limit = None if options.sketching else limit
+    plan, notes, left_out = fit_plan(plan, options.estimator, options.samples, model, group_limit, len(dataset))
+    probed, passes = _probed(model, used, plan, options, limit, seed, threads)
+    notes += () if passes is None else passes.notes
+    indices = draw(len(dataset), plan, options.order, seed)
+    exact = options.estimator == "batches"
+    groups, betti, subsets = _measure(
+        model, probed, dataset, indices, plan, seed, progress or silent, as_in_paper=exact
     )
-    head = model.head
-    if lost:
-        some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
-        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); a check of the model says why"]
+    notes += _untrainable_notes(untrainable)
     scored = layer_scores(model, betti, groups, probed.stored, plan.points)
     scores = Scores(
         model_sha256=model.sha256,
-        estimator=how.estimator,
+        estimator=options.estimator,
         points=plan.points,
         samples=tuple(tuple(int(index) for index in group) for group in indices),
-        layers=tuple(replace(layer, untrainable=lost.get(layer.name)) for layer in scored),
+        layers=tuple(replace(layer, untrainable=untrainable.get(layer.name)) for layer in scored),
         settings={
-            "seed": seed,
-            "order": how.order,
-            "group": plan.group,
-            "subsets_per_group": subsets,
-            "samples_left_out": left_out,
-            "data": taken,
-            **_sketched(passes),
+            **_plan_settings(options, plan, seed, subsets, left_out),
+            "data": data_summary,
+            **_sketch_settings(passes),
         },
         notes=tuple(notes),
-        head=head.name if head else None,
+        head=model.head.name if model.head else None,
         new_head=model.new_head,
         preprocessing=used.to_json(),
         classes=dataset.classes,
         model_file=None if model.name.startswith("<") else model.name,
         inputs=model.bound,
     )
-    if how.channels:
-        return score_channels(
-            model,
-            dataset,
-            scores,
-            preprocessing=used,
-            max_memory=how.memory,
-            threads=threads,
-            progress=progress,
-        )
-    return scores
+    if not options.channels:
+        return scores
+    return score_channels(
+        model, dataset, scores, preprocessing=used, max_memory=options.memory, threads=threads, progress=progress
+    )
 
 
-def _sketched(passes: Passes | None) -> dict[str, Any]:
-    """How sketches were made, for the settings."""
+def _probed(
+    model: Model,
+    preprocessing: Arithmetic,
+    plan: SamplePlan,
+    options: Scoring,
+    limit: int,
+    seed: int,
+    threads: Threads,
+) -> tuple[Probed, Passes | None]:
+    """Add probes to the model; return it with the plan of its sketch passes (None without sketches)."""
+    if not options.sketching:
+        return GramProbed(model, preprocessing, group=plan.group, threads=threads), None
+    passes = plan_passes(model, plan.group, limit, options.sketch_size)
+    return SketchProbed(model, preprocessing, passes, seed=seed, threads=threads), passes
+
+
+def _untrainable_notes(untrainable: Mapping[str, str]) -> list[str]:
+    """Return a note about layers that no backend can train, if there are any."""
+    if not untrainable:
+        return []
+    examples = ", ".join(list(untrainable)[:3]) + (", ..." if len(untrainable) > 3 else "")
+    return [f"{len(untrainable)} layers cannot be trained ({examples}); a check of the model says why"]
+
+
+def _plan_settings(options: Scoring, plan: SamplePlan, seed: int, subsets: int, left_out: int) -> dict[str, Any]:
+    """Return how samples were drawn and grouped, for the settings."""
+    return {
+        "seed": seed,
+        "order": options.order,
+        "group": plan.group,
+        "subsets_per_group": subsets,
+        "samples_left_out": left_out,
+    }
+
+
+def _sketch_settings(passes: Passes | None) -> dict[str, Any]:
+    """Return how sketches were made, for the settings."""
     if passes is None:
         return {"sketch": None}
     return {
@@ -150,46 +168,48 @@ def _sketched(passes: Passes | None) -> dict[str, Any]:
     }
 
 
-def _measured(
+def _measure(
     model: Model,
     probed: Probed,
     dataset: Dataset,
     indices: Sequence[np.ndarray],
     plan: SamplePlan,
     seed: int,
-    say: Progress,
+    report: Progress,
     *,
-    as_the_paper: bool,
+    as_in_paper: bool,
 ) -> tuple[list[Forwarded], dict[str, list[int]], int]:
-    """What the forward passes of all groups left, the first Betti numbers of each layer, and how many of each group.
+    """Forward all groups; return the results, the first Betti numbers of each layer, and the subsets per group.
 
-    Where no number of subsets is asked for, the first group finds one (see `rounds`), and the others take as many.
+    If no number of subsets is given, the first group determines it (see `rounds`), and the others use the same number.
     """
     groups: list[Forwarded] = []
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
     sizes = {layer.name: layer.activation_size or 1 for layer in model.layers}
-    each = len(indices[0]) + len(model.layers)  # samples to forward, and layers
-    total = len(indices) * each
+    steps_per_group = len(indices[0]) + len(model.layers)  # samples to forward, and layers
+    total = len(indices) * steps_per_group
 
     def distances(number: int) -> Iterator[tuple[str, np.ndarray]]:
-        for at, (layer, gram) in enumerate(groups[number].grams.items(), start=1):
-            say("scoring", number * each + len(indices[0]) + at, total)
+        for index, (layer, gram) in enumerate(groups[number].grams.items(), start=1):
+            report("scoring", number * steps_per_group + len(indices[0]) + index, total)
             yield layer, probed.distances(layer, gram)
 
     for number, group in enumerate(indices):
 
-        def forwarding(_: str, done: int, of: int, before: int = number * each, count: int = len(group)) -> None:
-            say("scoring", before + done * count // of, total)
+        def forwarding(
+            _: str, done: int, of: int, before: int = number * steps_per_group, count: int = len(group)
+        ) -> None:
+            report("scoring", before + done * count // of, total)
 
         groups.append(probed.forward(dataset, group, forwarding))
-        if as_the_paper:
-            found = {layer: [loops_by_ripser(matrix)] for layer, matrix in distances(number)}
+        if as_in_paper:
+            betti_of_group = {layer: [loops_by_ripser(matrix)] for layer, matrix in distances(number)}
         else:
-            found = betti_numbers_of_layers(distances(number), sizes, plan, seeds.subsets(seed, number))
-        plan = replace(plan, subsets=len(next(iter(found.values()))))
-        for layer, numbers in found.items():
+            betti_of_group = betti_numbers_of_layers(distances(number), sizes, plan, seeds.subsets(seed, number))
+        plan = replace(plan, subsets=len(next(iter(betti_of_group.values()))))
+        for layer, numbers in betti_of_group.items():
             betti[layer] += numbers
-    say("scoring", total, total)
+    report("scoring", total, total)
     return groups, betti, plan.subsets or 1
 
 
@@ -200,14 +220,14 @@ def layer_scores(
     stored: Mapping[str, StoredStatistics],
     points: int,
 ) -> tuple[LayerScore, ...]:
-    """What is known of every layer, in model order.
+    """Compute the score of every layer, in model order.
 
     Args:
         model: the opened model.
         betti: first Betti numbers of each layer, over all groups.
-        groups: what the forward passes left.
-        stored: statistics of the layers that have them.
-        points: of one Betti number.
+        groups: the results of the forward passes.
+        stored: stored statistics, by layer.
+        points: number of points of a Betti number.
     """
     samples = sum(len(next(iter(group.grams.values()))) for group in groups)
     rows = []

@@ -1,26 +1,26 @@
-"""Sketches of activations inside a graph: k numbers per sample, whose distances are nearly those of the activation.
+"""Sketches of activations inside a graph: k numbers per sample, whose distances approximate those of the activation.
 
-A sketch of k numbers is a random signed sum: element i of the activation, times a random sign, is added to number
-i mod k (a count sketch: M. Charikar, K. Chen, M. Farach-Colton, "Finding frequent items in data streams", 2002).
-Squared distances of sketches are right on average, with a relative standard deviation of about sqrt(2 / k). An
-activation of at most k elements is left as it is. So each sample is forwarded by itself or in a batch of any size, and
-distances of all samples follow outside.
+A sketch of k numbers is a random signed sum: element i of the activation, times a random sign, is added to number i mod
+k (a count sketch: M. Charikar, K. Chen, M. Farach-Colton, "Finding frequent items in data streams", 2002). Squared
+distances of sketches are unbiased, with a relative standard deviation of about sqrt(2 / k). An activation with at most
+k elements is used unchanged. So samples can be forwarded alone or in batches of any size, and distances of all samples
+are computed outside the graph.
 
-What makes it cheap (tests/benchmarks/bench_scoring.py):
+Optimisations (see tests/benchmarks/bench_scoring.py):
 
-* Signs and sums over a large feature map cost more than the convolution that made it. So a map is thinned first: of
-  more than 10 * k elements only those on a regular grid of positions are used, of all channels. An AveragePool of a
-  1 x 1 window with strides takes them, because onnxruntime runs it in the blocked layout of its convolutions; a Slice
-  would copy the whole map out of it.
-* A large map that is thinned a lot and cheap to compute is computed again at the positions that are used, so that
-  onnxruntime can still merge its Conv with the activation function behind it.
-* Where a BatchNormalization is the only user of a Conv's output, the Conv's sketch is made from the
-  BatchNormalization's elements, each divided by its channel's slope (see `slopes`): the offset is the same for all
-  samples, and distances do not see it. Channels with too small a slope are computed again, at the positions that are
-  used. So onnxruntime can still merge the two.
-* Sums are products with a row of ones, which take a fifth of ReduceSum's time over that axis.
+* Signs and sums over a large feature map cost more than the convolution that computed it. So a map is thinned first: if
+  it has more than 10 * k elements, only a regular grid of positions is used, in all channels. A strided AveragePool
+  with a 1 x 1 window extracts them, because onnxruntime runs it in the blocked layout of its convolutions; a Slice
+  would convert and copy the whole map.
+* A large map that is thinned a lot and cheap to compute is recomputed at the positions that are used, so that
+  onnxruntime can still fuse its Conv with the activation function after it.
+* If a BatchNormalization is the only user of a Conv's output, the Conv's sketch is computed from the
+  BatchNormalization's elements, each divided by its channel's slope (see `slopes`); the offset is the same for all
+  samples and does not affect distances. Channels with too small a slope are recomputed at the positions that are used.
+  So onnxruntime can still fuse the two.
+* Sums are products with a row of ones, which take a fifth of the time of ReduceSum over that axis.
 * All layers share one vector of signs.
-* Probes stand behind all nodes of the model, the last layer's first (see `gram`).
+* Probes are placed after all nodes of the model, the last layer's first (see `gram`).
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from .. import seeds
 from .nodes import Constants, Nodes, elements, sample_shape
 from .slopes import Pair, pairs
 
-SKETCH = 8192  # k, where nothing else is said
-_CHEAP = 16  # products for each element of a map that is computed again where it is thinned
-# A feature map is thinned to about so many times k elements, for the sketch of its Conv and for sums to fewer.
+SKETCH = 8192  # the default k
+_CHEAP = 16  # most products per element of a map that is recomputed when thinned
+# A feature map is thinned to about this multiple of k elements; for its Conv's sketch and for sums, to fewer.
 THIN, _THIN_CONV, _SAMPLE = 8, 4, 2
-_FEWEST, MOST = 0.66, 1.25  # of k: numbers of a sketch
-_LEAST_LOST = 1 / 8  # of k: numbers for channels that are computed again
-_LONG = 1 << 20  # elements: of other activations with more, every second, third, ... is used
+_FEWEST, MOST = 0.66, 1.25  # of k: the range of a sketch's size
+_LEAST_LOST = 1 / 8  # of k: least size for channels that are recomputed
+_LONG = 1 << 20  # elements: from larger activations of other kinds, every second, third, ... is used
 # Their outputs are (N, C, positions).
 _CHANNELS_FIRST = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "AveragePool"})
 
 
 @dataclass(frozen=True)
 class Sketched:
-    """Of one layer.
+    """The sketch of one layer.
 
     Attributes:
-        sketch: float32 (N, K) with K about k, or the size of the activation where that is no more.
-        sample: the activation (N, ...) with its channels, or of a large feature map as many positions as make some k
-            elements: enough for the mean and variance of each channel.
+        sketch: float32 (N, K) with K about k, or the size of the activation if that is not larger.
+        sample: the activation (N, ...) with its channels or, for a large feature map, enough of its positions for the
+            mean and variance of each channel: about k elements.
     """
 
     sketch: ir.Value
@@ -67,8 +67,8 @@ class SketchProbes:
 
     Args:
         graph: its activations must have shapes, the batch dimension first.
-        size: k, how many numbers a sketch has, about.
-        seed: of the signs.
+        size: k, the approximate size of a sketch.
+        seed: random seed of the signs.
     """
 
     def __init__(self, graph: ir.Graph, size: int, seed: int) -> None:
@@ -80,8 +80,8 @@ class SketchProbes:
         self._signs = cast.add("Cast", [self._stored], "signs", to=int(ir.DataType.FLOAT))
         self._cast = cast.made
         self._parts: dict[int, ir.Value] = {}
-        self._steps: dict[ir.Value, list[int]] = {}  # of thinned maps, in positions of the whole one
-        self._convs: dict[ir.Value, ir.Value] = {}  # of BatchNormalizations that were computed again, the Conv's output
+        self._steps: dict[ir.Value, list[int]] = {}  # of thinned maps, in positions of the full map
+        self._convs: dict[ir.Value, ir.Value] = {}  # for recomputed BatchNormalizations, the Conv's output
 
     def add(self, activations: dict[str, ir.Value]) -> dict[str, Sketched]:
         """Add a sketch of each activation.
@@ -92,33 +92,33 @@ class SketchProbes:
         Returns:
             Sketches named ``LAYER/sketch``, in the same order.
         """
-        together = {
+        paired = {
             name: pair
             for name, pair in pairs(activations).items()
             if pair.sound.all() or _explicit(activations[pair.conv].producer())
         }
-        behind = {pair.conv for pair in together.values()}
-        found: dict[str, Sketched] = {}
+        covered = {pair.conv for pair in paired.values()}
+        sketches: dict[str, Sketched] = {}
         for name in reversed(activations):
-            if name in behind:
+            if name in covered:
                 continue
             nodes = Nodes(f"{name}/sketch", self._opset)
-            thin = self._thinned(nodes, activations[name], THIN, "thin", again=True)
+            thin = self._thinned(nodes, activations[name], THIN, "thin", recompute=True)
             sample = self._thinned(nodes, thin, _SAMPLE, "sample")
             sketch = self._sketched(nodes, self._flat(nodes, thin), "sum")
-            found[name] = Sketched(sketch, sample)
-            if name in together:
-                pair = together[name]
-                found[pair.conv] = Sketched(self._of_conv(nodes, thin, pair, activations[name]), sample)
+            sketches[name] = Sketched(sketch, sample)
+            if name in paired:
+                pair = paired[name]
+                sketches[pair.conv] = Sketched(self._of_conv(nodes, thin, pair, activations[name]), sample)
             self._graph.extend(nodes.made)
         if self._parts:
             self._store_signs()
-        for name, made in found.items():
+        for name, made in sketches.items():
             made.sketch.name = f"{name}/sketch"
-        return {name: found[name] for name in activations}
+        return {name: sketches[name] for name in activations}
 
-    def _thinned(self, nodes: Nodes, value: ir.Value, times: int, suffix: str, *, again: bool = False) -> ir.Value:
-        """Those elements that are used where there are many more than ``times`` k; cheap ones are computed again."""
+    def _thinned(self, nodes: Nodes, value: ir.Value, times: int, suffix: str, *, recompute: bool = False) -> ir.Value:
+        """Select the elements to use if there are many more than ``times`` k; cheap ones are recomputed."""
         steps = thinning(value, times * self._size)
         if steps is None:
             return value
@@ -128,30 +128,30 @@ class SketchProbes:
             inputs += [self._constants([number]) for number in (0, count, 1, steps)]
             return _shaped(nodes.add("Slice", inputs, suffix), math.ceil(count / steps))
         channels, *extents = sample_shape(value)
-        conv, norm = _conv_and_norm(value) if again else (None, None)
+        conv, norm = _conv_and_norm(value) if recompute else (None, None)
         if conv is not None and _products(conv) <= _CHEAP * math.prod(steps):
             made = nodes.add("Conv", list(conv.inputs), f"{suffix}/again", **_with_strides(conv, steps))
             if norm is not None:
-                self._convs[value] = _shaped(made, channels, *_after(extents, steps))
+                self._convs[value] = _shaped(made, channels, *_thinned_extents(extents, steps))
                 settings = {key: attribute.value for key, attribute in norm.attributes.items()}
                 made = nodes.add("BatchNormalization", [made, *norm.inputs[1:]], suffix, **settings)
         else:
             made = nodes.add("AveragePool", [value], suffix, kernel_shape=[1] * len(steps), strides=list(steps))
         self._steps[made] = [a * b for a, b in zip(self._steps.get(value, [1] * len(steps)), steps, strict=True)]
-        return _shaped(made, channels, *_after(extents, steps))
+        return _shaped(made, channels, *_thinned_extents(extents, steps))
 
     def _flat(self, nodes: Nodes, value: ir.Value) -> ir.Value:
-        """(N, D), a value of its own."""
+        """Flatten to (N, D), always as a new value."""
         count, suffix = elements(value, 1), f"flat{len(nodes.made)}"
         if len(sample_shape(value)) == 1:
             return _shaped(nodes.add("Identity", [value], suffix), count)
         return _shaped(nodes.add("Reshape", [value, self._constants([-1, count])], suffix), count)
 
     def _of_conv(self, nodes: Nodes, thin: ir.Value, pair: Pair, norm: ir.Value) -> ir.Value:
-        """(N, K): the sketch of a Conv's output, from some elements of the BatchNormalization after it.
+        """Compute the sketch (N, K) of a Conv's output from some elements of the BatchNormalization after it.
 
-        They are divided by their slopes. Channels where that is not sound are computed by a Conv of their own, at the
-        positions that are used, and have numbers of their own in the sketch: squared distances add up.
+        They are divided by their slopes. Channels for which that is inaccurate are recomputed by a separate Conv at the
+        positions that are used, and get separate numbers in the sketch: squared distances add up.
         """
         if norm in self._convs:
             value = self._thinned(nodes, self._convs[norm], _THIN_CONV, "conv/thin")
@@ -175,7 +175,7 @@ class SketchProbes:
         return _shaped(nodes.add("Concat", [sketch, others], "conv/both", axis=1), both)
 
     def _channels_again(self, nodes: Nodes, conv: ir.Node, channels: np.ndarray, steps: list[int]) -> ir.Value:
-        """Some channels of a Conv's output, without bias, at every n-th position."""
+        """Recompute some channels of a Conv's output, without bias, at every n-th position."""
         which, settings = self._constants([int(channel) for channel in channels]), _with_strides(conv, steps)
         x, weight = conv.inputs[:2]
         if settings.get("group", 1) != 1:
@@ -186,7 +186,7 @@ class SketchProbes:
         return nodes.add("Conv", [x, rows], "conv/lost", **settings)
 
     def _sketched(self, nodes: Nodes, flat: ir.Value, suffix: str, size: int | None = None) -> ir.Value:
-        """(N, K): the elements themselves, or sums of every K-th with its sign; about ``size`` numbers, or k."""
+        """Compute the sketch (N, K): the elements themselves, or signed sums of every K-th; K is about ``size``."""
         count = elements(flat, 1)
         terms, size = sums_of(count, size or self._size)
         if terms == 1:
@@ -200,7 +200,7 @@ class SketchProbes:
         return _shaped(nodes.add("Reshape", [total, self._constants([-1, size])], suffix), size)
 
     def _first_signs(self, count: int) -> ir.Value:
-        """The first signs, as many as are needed; sessions compute them once, when they are made."""
+        """Return the first ``count`` signs; sessions compute them once, at creation."""
         if count not in self._parts:
             nodes = Nodes("probes", self._opset)
             if not self._parts:
@@ -211,18 +211,18 @@ class SketchProbes:
         return self._parts[count]
 
     def _store_signs(self) -> None:
-        """One vector for all layers, as long as is needed: each uses its first elements."""
+        """Store one vector of signs for all layers; each uses its first elements."""
         signs = 2 * seeds.signs(self._seed).integers(0, 2, max(self._parts)) - 1
         self._stored.const_value = ir.tensor(signs.astype(np.int8))
         self._graph.register_initializer(self._stored)
 
 
 def thinning(value: ir.Value, most: int) -> tuple[int, ...] | int | None:
-    """Which elements of an activation are used: strides of its positions, or every n-th element; None for all.
+    """Choose the elements of an activation to use: strides of its positions, or every n-th element; None for all.
 
     Args:
-        value: (N, ...), its shape written down.
-        most: about so many elements are used.
+        value: (N, ...), with a shape annotation.
+        most: approximate number of elements to use.
     """
     shape, node = sample_shape(value), value.producer()
     if math.prod(shape) <= most * 5 // 4:
@@ -230,8 +230,11 @@ def thinning(value: ir.Value, most: int) -> tuple[int, ...] | int | None:
     if node is not None and node.op_type in _CHANNELS_FIRST and 2 <= len(shape) <= 4:
         channels, *extents = shape
         steps = [1] * len(extents)
-        while channels * math.prod(_after(extents, steps)) > most * 5 // 4 and max(_after(extents, steps)) > 1:
-            left = _after(extents, steps)
+        while (
+            channels * math.prod(_thinned_extents(extents, steps)) > most * 5 // 4
+            and max(_thinned_extents(extents, steps)) > 1
+        ):
+            left = _thinned_extents(extents, steps)
             steps[left.index(max(left))] += 1
         return tuple(steps) if max(steps) > 1 else None
     step = math.ceil(math.prod(shape) / max(_LONG, most))
@@ -239,12 +242,12 @@ def thinning(value: ir.Value, most: int) -> tuple[int, ...] | int | None:
 
 
 def sums_of(count: int, size: int) -> tuple[int, int]:
-    """(terms, K): how many elements are added to each number, and how many numbers there are.
+    """Return (terms, K): the number of elements summed into each number, and the number of numbers.
 
-    Somewhat more or fewer numbers than k are taken where that saves filling up with zeros, which copies the elements.
+    K may differ somewhat from k if that avoids zero padding, which copies the elements.
 
     Args:
-        count: elements.
+        count: number of elements.
         size: k.
     """
     if count <= size:
@@ -258,9 +261,9 @@ def sums_of(count: int, size: int) -> tuple[int, int]:
 
 
 def _conv_and_norm(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:
-    """The Conv that makes a value, with the BatchNormalization after it, if there is one.
+    """Return the Conv that computes a value, with the BatchNormalization after it, if there is one.
 
-    None for a Conv whose pads its strides decide.
+    Returns None for a Conv whose padding depends on its strides.
     """
     node, norm = value.producer(), None
     if node is not None and node.op_type == "BatchNormalization" and node.inputs[0] is not None:
@@ -269,14 +272,14 @@ def _conv_and_norm(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:
 
 
 def _explicit(conv: ir.Node | None) -> bool:
-    """Whether it is a Conv whose pads its strides do not decide."""
+    """Whether the node is a Conv whose padding does not depend on its strides."""
     if conv is None or conv.op_type != "Conv":
         return False
     return conv.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
 
 
 def _products(conv: ir.Node) -> float:
-    """Products for each element of a Conv's output."""
+    """Return the number of products per element of a Conv's output."""
     weight = conv.inputs[1]
     if weight is None or weight.shape is None or not weight.shape.is_static():
         return math.inf
@@ -284,17 +287,17 @@ def _products(conv: ir.Node) -> float:
 
 
 def _with_strides(conv: ir.Node, steps: Sequence[int]) -> dict[str, Any]:
-    """Attributes of a Conv that computes every n-th position along each axis."""
+    """Return the attributes of a Conv that computes every n-th position along each axis."""
     settings = {name: attribute.value for name, attribute in conv.attributes.items()}
     strides = settings.get("strides", [1] * len(steps))
     return settings | {"strides": [int(stride) * step for stride, step in zip(strides, steps, strict=True)]}
 
 
 def _shaped(value: ir.Value, *shape: int) -> ir.Value:
-    """The value with the type that it has."""
+    """Annotate a value with its type and shape."""
     value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape(["N", *shape])
     return value
 
 
-def _after(extents: tuple[int, ...] | list[int], steps: tuple[int, ...] | list[int]) -> list[int]:
+def _thinned_extents(extents: tuple[int, ...] | list[int], steps: tuple[int, ...] | list[int]) -> list[int]:
     return [math.ceil(extent / step) for extent, step in zip(extents, steps, strict=True)]

@@ -1,4 +1,4 @@
-"""Sketches of samples, gathered batch by batch, and Gram matrices of all of them."""
+"""Sketches of samples, collected batch by batch, and their Gram matrix."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 
 import numpy as np
 
-_UPPER = 1 if sys.byteorder == "little" else 0  # the half of a float32 with sign, exponent and first digits
+_UPPER = 1 if sys.byteorder == "little" else 0  # the half of a float32 with the sign, exponent and leading digits
 
 
 class Sketches:
-    """Sketches of one layer.
+    """The sketches of one layer.
 
-    Kept is the difference to the first sample, so that what all samples have in common takes no digits.
+    Only the difference to the first sample is kept, so that no precision is lost to what all samples have in common.
 
     Args:
-        samples: how many will come.
-        size: numbers of each.
+        samples: expected number of samples.
+        size: size of a sketch.
         half: keep the upper half of each float32 (bfloat16: 8 bits of precision; the rounding of thousands of numbers
             averages out in a distance).
     """
@@ -28,7 +28,7 @@ class Sketches:
 
     @property
     def bytes(self) -> int:
-        """That the sketches take."""
+        """The memory of the sketches."""
         return self._rows.nbytes
 
     def add(self, batch: np.ndarray) -> None:
@@ -36,7 +36,7 @@ class Sketches:
         if self._first is None:
             self._first = batch[0].copy()
         place = self._rows[self._count : self._count + len(batch)]
-        with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is found where distances are taken
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are detected when distances are computed
             if self._half:
                 place[:] = (batch - self._first).view(np.uint16)[:, _UPPER::2]
             else:
@@ -44,7 +44,7 @@ class Sketches:
         self._count += len(batch)
 
     def gram(self) -> np.ndarray:
-        """Centred Gram matrix of the samples, float32 (N, N)."""
+        """Return the centred Gram matrix of the samples, float32 (N, N)."""
         kept = self._rows[: self._count]
         rows = (kept.astype(np.uint32) << 16).view(np.float32) if self._half else kept.copy()
         with np.errstate(over="ignore", invalid="ignore"):

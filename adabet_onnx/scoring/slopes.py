@@ -1,8 +1,9 @@
-"""Where a BatchNormalization stands for the Conv before it.
+"""Detection of BatchNormalizations that can replace the probe of the Conv before them.
 
-A BatchNormalization y = slope * x + offset (per channel) that is the only user of a Conv's output x keeps what x holds,
-so x need not be probed, which would keep onnxruntime from merging the two. That is exact up to rounding in channels
-where y has not lost what x had: whose slope is well above the rounding of its offset. Trained networks have others.
+A BatchNormalization y = slope * x + offset (per channel) that is the only user of a Conv's output x keeps the
+information in x, so x need not be probed, which would prevent onnxruntime from fusing the two. That is exact up to
+rounding in channels whose slope is well above the rounding of the offset. Trained networks also have channels where it
+is not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-_SOUND = 1e-2  # a slope (times the deviation) must exceed this share of the offset
+_SOUND = 1e-2  # a slope (times the deviation) must exceed this fraction of the offset
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Pair:
 
     Attributes:
         conv: name of the Conv's layer.
-        slopes: of the BatchNormalization's channels, float64 (C,).
-        sound: of each channel, whether the Conv's output follows from the BatchNormalization's, bool (C,).
+        slopes: slopes of the BatchNormalization's channels, float64 (C,).
+        sound: for each channel, whether the Conv's output can be computed from the BatchNormalization's, bool (C,).
     """
 
     conv: str
@@ -32,23 +33,23 @@ class Pair:
 
 
 def pairs(activations: Mapping[str, ir.Value]) -> dict[str, Pair]:
-    """Of layers that are a BatchNormalization whose Conv is a layer too, with no other user of its output.
+    """Find layers that are a BatchNormalization after a Conv that is also a layer and has no other user.
 
     Args:
-        activations: of each layer.
+        activations: the activation of each layer.
     """
     layer_of = {value: name for name, value in activations.items()}
-    found: dict[str, Pair] = {}
+    conv_pairs: dict[str, Pair] = {}
     for name, value in activations.items():
         slopes = _slopes(value)
         node = value.producer()
         if slopes is not None and node is not None and node.inputs[0] in layer_of:
-            found[name] = Pair(layer_of[node.inputs[0]], *slopes)
-    return found
+            conv_pairs[name] = Pair(layer_of[node.inputs[0]], *slopes)
+    return conv_pairs
 
 
 def _slopes(value: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
-    """Slope of each channel, and whether it is sound, if a BatchNormalization after a Conv makes ``value``."""
+    """Return each channel's slope, and whether it is sound, if a BatchNormalization after a Conv computes ``value``."""
     node = value.producer()
     if node is None or node.op_type != "BatchNormalization" or _trains(node):
         return None

@@ -214,18 +214,18 @@ def selection_from_json(value: Any, where: str) -> Selection:
     """
     record = Entries(value, where, _MADE_BY)
     nothing = type(None)
-    preprocessing = record.take_if_there("preprocessing", None, dict, nothing)
+    preprocessing = record.get_optional("preprocessing", None, dict, nothing)
     if preprocessing is not None:
         preprocessing_from_json(preprocessing, where)
-    classes = record.take_if_there("classes", None, list, nothing)
-    scored = record.take_if_there("scored", None, dict, nothing)
+    classes = record.get_optional("classes", None, list, nothing)
+    scored = record.get_optional("scored", None, dict, nothing)
     if scored is not None:
         for name in scored:
             record.inside("scored").take(name, float)
-    left_out = record.take_if_there("left_out", {}, dict)
+    left_out = record.get_optional("left_out", {}, dict)
     for name in left_out:
         record.inside("left_out").take(name, str)
-    channel_rho = record.take_if_there("channel_rho", None, float, nothing)
+    channel_rho = record.get_optional("channel_rho", None, float, nothing)
     if channel_rho is not None and not 0 < channel_rho <= 1:
         raise record.damaged(f"'channel_rho' must be above 0 and at most 1, found {channel_rho}")
     return Selection(
@@ -233,27 +233,27 @@ def selection_from_json(value: Any, where: str) -> Selection:
         strategy=record.take("strategy", str),
         layers=record.names("layers"),
         parameters=record.names("parameters"),
-        rho=record.take_if_there("rho", None, float, nothing),
-        seed=record.take_if_there("seed", 0, int),
-        head=record.take_if_there("head", "auto", str),
+        rho=record.get_optional("rho", None, float, nothing),
+        seed=record.get_optional("seed", 0, int),
+        head=record.get_optional("head", "auto", str),
         scored=scored,
         firmness=_firmness(record),
-        why=record.take_if_there("why", "", str),
-        size_tau=record.take_if_there("size_tau", None, float, nothing),
-        estimator=record.take_if_there("estimator", None, dict, nothing),
+        why=record.get_optional("why", "", str),
+        size_tau=record.get_optional("size_tau", None, float, nothing),
+        estimator=record.get_optional("estimator", None, dict, nothing),
         preprocessing=preprocessing,
         classes=None if classes is None else list(record.names("classes")),
         budget=_budget_use(record),
         left_out=left_out,
         channel_rho=channel_rho,
         channels=_channels(record),
-        inputs=record.take_if_there("inputs", None, dict, nothing),
+        inputs=record.get_optional("inputs", None, dict, nothing),
     )
 
 
 def _firmness(record: Entries) -> Firmness | None:
     nothing = type(None)
-    if record.take_if_there("firmness", None, dict, nothing) is None:
+    if record.get_optional("firmness", None, dict, nothing) is None:
         return None
     inner = record.inside("firmness")
     return Firmness(
@@ -267,7 +267,7 @@ def _firmness(record: Entries) -> Firmness | None:
 
 def _channels(record: Entries) -> dict[str, tuple[int, ...]] | None:
     """Channels by layer, in ascending order; None if all are trained."""
-    if record.take_if_there("channels", None, dict, type(None)) is None:
+    if record.get_optional("channels", None, dict, type(None)) is None:
         return None
     layers, inner = record.names("layers"), record.inside("channels")
     channels = {}
@@ -282,7 +282,7 @@ def _channels(record: Entries) -> dict[str, tuple[int, ...]] | None:
 
 
 def _budget_use(selection: Entries) -> BudgetUse | None:
-    if selection.take_if_there("budget", None, dict, type(None)) is None:
+    if selection.get_optional("budget", None, dict, type(None)) is None:
         return None
     record = selection.inside("budget")
     limits = record.take("limits", dict)
@@ -301,7 +301,7 @@ def _budget_use(selection: Entries) -> BudgetUse | None:
         score_share=record.take("score_share", float, type(None)),
         gap=record.take("gap", float),
         tried=record.take("tried", int),
-        accumulate=record.take_if_there("accumulate", 1, int),
+        accumulate=record.get_optional("accumulate", 1, int),
     )
     if use.accumulate < 1 or use.batch_size < use.accumulate:
         raise record.damaged(f"a batch of {use.batch_size} cannot be split into {use.accumulate} micro-batches")

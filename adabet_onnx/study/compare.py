@@ -27,6 +27,7 @@ from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..drawing import finished
 from ..errors import UsageError
+from ..file_names import ARTIFACTS, FEATURES, MODEL, PLAN
 from ..files import check_folder, make_folder, remove_folder, write_bytes
 from ..frames import frame
 from ..model.head import check_head_options, with_head
@@ -215,7 +216,7 @@ def compare(
             trainings.finish(rates)
             results = results_of(study, selections, rates, trainings, runner, old)
     save_results(study.folder, results)
-    remove_folder(study.folder / "artifacts")
+    remove_folder(study.folder / ARTIFACTS)
     if not plan.keep_features:
         remove_folder(study.features)
     summaries = summarise(results, len(held))
@@ -283,8 +284,8 @@ def _begin(
         "test_samples": len(splits.for_evaluation),
     }
     make_folder(target)
-    keep_plan(target / "plan.json", plan, facts)
-    path = target / "model.onnx"
+    keep_plan(target / PLAN, plan, facts)
+    path = target / MODEL
     if not path.is_file():
         write_bytes(path, headed or model.proto().SerializeToString())
     task = runs.Task(
@@ -299,7 +300,7 @@ def _begin(
         threads=plan.training_threads,
         choices=plan.choices,
         kept=plan.kept_features,
-        pictures=target / "features" if plan.kept_features.keep_features else None,
+        pictures=target / FEATURES if plan.kept_features.keep_features else None,
     )
     report = progress or silent
     if task.pictures is not None:

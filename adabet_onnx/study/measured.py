@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..cost.measure import Cost
 from ..errors import CheckError
+from ..file_names import COSTS
 from ..files import make_folder
 from ..records import Entries, read_record, write_json
 from ..runtime import on
@@ -82,7 +83,7 @@ def _costs(study: Study, selections: Selections, runner: Runner) -> dict[str, Co
     steps = [_step(study, label, selection) for label, selection in distinct.items() if label not in costs]
     study.say("measuring", len(costs), len(distinct))
     if steps:
-        make_folder(study.folder / "costs")
+        make_folder(study.folder / COSTS)
     try:
         for step, cost in runner.measure(steps):
             write_json(_path(study, step.label), {"format": _COST, "version": _VERSION, **asdict(cost)})
@@ -104,7 +105,7 @@ def _step(study: Study, label: str, selection: Selection) -> Measurement:
 
 
 def _path(study: Study, label: str) -> Path:
-    return study.folder / "costs" / f"{label}.json"
+    return study.folder / COSTS / f"{label}.json"
 
 
 def _stored(path: Path) -> Cost | None:

@@ -250,7 +250,7 @@ def load_results(path: str | os.PathLike[str]) -> list[Result]:
 def _result(entry: Entries) -> Result:
     nothing = type(None)
     for key, most in _RANGES.items():
-        value = entry.take_if_there(key, None, float, nothing)
+        value = entry.get_optional(key, None, float, nothing)
         if value is not None and not 0 <= value <= most:
             raise entry.damaged(f"{key!r} must be 0 to {most:g}, found {value}")
     for key in ("step_seconds", "step_memory_bytes"):
@@ -263,7 +263,7 @@ def _result(entry: Entries) -> Result:
         rho=entry.take("rho", float, nothing),
         seed=entry.take("seed", int),
         accuracy=entry.take("accuracy", float, nothing),
-        loss=entry.take_if_there("loss", None, float, nothing),
+        loss=entry.get_optional("loss", None, float, nothing),
         trainable_share=entry.take("trainable_share", float),
         step_seconds=entry.take("step_seconds", float),
         step_memory_bytes=entry.take("step_memory_bytes", int),
@@ -271,10 +271,10 @@ def _result(entry: Entries) -> Result:
         layers=entry.names("layers"),
         learning_rate=entry.take("learning_rate", float),
         predicted_memory_bytes=entry.take("predicted_memory_bytes", int),
-        accumulate=entry.take_if_there("accumulate", 1, int),
-        source_accuracy=entry.take_if_there("source_accuracy", None, float, nothing),
-        source_accuracy_before=entry.take_if_there("source_accuracy_before", None, float, nothing),
-        failed=entry.take_if_there("failed", None, str, nothing),
-        frozen_seconds=entry.take_if_there("frozen_seconds", 0.0, float),
-        stored_bytes=entry.take_if_there("stored_bytes", 0, int),
+        accumulate=entry.get_optional("accumulate", 1, int),
+        source_accuracy=entry.get_optional("source_accuracy", None, float, nothing),
+        source_accuracy_before=entry.get_optional("source_accuracy_before", None, float, nothing),
+        failed=entry.get_optional("failed", None, str, nothing),
+        frozen_seconds=entry.get_optional("frozen_seconds", 0.0, float),
+        stored_bytes=entry.get_optional("stored_bytes", 0, int),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import RecordError
+from ..file_names import fisher_of_seed, scores_of_seed
 from ..files import make_folder
 from ..records import Entries, read_record, write_json
 from ..scoring.record import Scores, load_scores
@@ -34,7 +35,7 @@ def select_all(study: Study) -> Selections:
 
 
 def _scores(study: Study, seed: int) -> Scores:
-    path = study.folder / "scores" / f"{seed}.json"
+    path = scores_of_seed(study.folder, seed)
     if path.is_file():
         scores = load_scores(path)
         if scores.model_sha256 != study.model.sha256:
@@ -75,7 +76,7 @@ def _select(study: Study, scores: Scores, setting: Setting, seed: int) -> Select
 
 
 def _fisher(study: Study, seed: int) -> dict[str, float]:
-    path = study.folder / "scores" / f"fisher-{seed}.json"
+    path = fisher_of_seed(study.folder, seed)
     if path.is_file():
         layers = Entries(read_record(path, _FISHER, _VERSION, MADE_BY), str(path), MADE_BY).inside("layers")
         return {layer.name: float(layers.take(layer.name, float)) for layer in study.model.layers}

@@ -169,7 +169,7 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
     ):
         raise record.damaged("'agreements' lacks b1_hat, or 'example' is not a list of numbers per layer")
     clusters = None
-    if record.take_if_there("clusters", None, list, nothing) is not None:
+    if record.get_optional("clusters", None, list, nothing) is not None:
         entries = [Entries(entry, f"{path}, clusters,", _MADE_BY) for entry in record.take_list("clusters", dict)]
         clusters = tuple(
             Clusters(entry.take("layer", str), *(entry.take(key, int) for key in ("clusters", "noise", "b1")))
@@ -190,6 +190,6 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
         example_samples=record.take("example_samples", int),
         example=tuple(tuple(float(value) for value in line) for line in example),
         clusters=clusters,
-        notes=tuple(record.take_list("notes", str)) if record.take_if_there("notes", None, list) is not None else (),
-        data=record.take_if_there("data", None, str, nothing),
+        notes=tuple(record.take_list("notes", str)) if record.get_optional("notes", None, list) is not None else (),
+        data=record.get_optional("data", None, str, nothing),
     )

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from ..cost.predict import Predictor
 from ..data.dataset import Splits
 from ..data.preprocess import Arithmetic
+from ..file_names import ARTIFACTS, FEATURES
 from ..files import make_folder
 from ..model.open import Model
 from ..progress import Progress
@@ -62,7 +63,7 @@ class Study:
 
     def artifacts(self, selection: Selection) -> Path:
         """The folder that trainings of a selection start from; the same for equal parameters."""
-        return self.folder / "artifacts" / key(selection)
+        return self.folder / ARTIFACTS / key(selection)
 
     def make_artifacts(self, selection: Selection) -> Path:
         """Make that folder, where it is not there."""
@@ -83,7 +84,7 @@ class Study:
     @property
     def features(self) -> Path:
         """The folder of what trainings share."""
-        return self.folder / "features"
+        return self.folder / FEATURES
 
     def features_of(self, artifacts: Path) -> Path | None:
         """Where trainings from a folder of artifacts keep their features; None where nothing is frozen."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..file_names import RUNS, final_training, rate_training
 from ..files import make_folder, remove_folder
 from ..selection.record import Selection
 from ..training.rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
@@ -27,7 +28,7 @@ class Trainings:
 
     def __init__(self, study: Study, runner: Runner, selections: Selections) -> None:
         self._study, self._runner, self._selections = study, runner, selections
-        self._folder = study.folder / "runs"
+        self._folder = study.folder / RUNS
 
     def rates(self) -> dict[Setting, float]:
         """The rate of each setting, chosen by trainings of the first seed's selection; 0 if nothing is trained."""
@@ -83,7 +84,7 @@ class Trainings:
     def _trial(self, setting: Setting, rate: float) -> runs.Job:
         selection = self._selections[setting, 0]
         return self._job(
-            f"rate-{setting.key}-{self._study.label(selection)}-{rate:g}",
+            rate_training(setting.key, self._study.label(selection), rate),
             selection,
             rate=rate,
             seed=0,
@@ -93,7 +94,7 @@ class Trainings:
 
     def _final(self, setting: Setting, seed: int, rate: float) -> str:
         """The name of a final training."""
-        return f"final-{setting.key}-{seed}-{self._study.label(self._selections[setting, seed])}-{rate:g}"
+        return final_training(setting.key, seed, self._study.label(self._selections[setting, seed]), rate)
 
     def _job(
         self, name: str, selection: Selection, *, rate: float, seed: int, validation: float, what: str

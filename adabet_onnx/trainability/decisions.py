@@ -251,9 +251,7 @@ def _axes(model: Model) -> LogitsAxes | None:
 def _inputs(model: Model) -> Iterator[Decision]:
     for spec in model.inputs:
         picture, axis = picture_input(model, spec), channel_axis(model.graph, spec.name)
-        evidence = (
-            f"axis {axis} is read as channels by what follows" if axis is not None else "nothing that follows tells"
-        )
+        evidence = "no operator shows its layout" if axis is None else f"the next operators use axis {axis} as channels"
         if picture is not None:
             order = f"N{picture.letters}, {picture.channels} channels of {picture.size[0]} x {picture.size[1]}"
             yield Decision(f"input {spec.name}", f"images, {order}", f"its shape is that of an image; {evidence}")

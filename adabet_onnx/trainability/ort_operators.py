@@ -1,9 +1,9 @@
 """The operators that onnxruntime-training 1.19.2 differentiates, with their exceptions.
 
-The table was determined by experiment: `tests/trainability/test_ort_operators.py` builds a small model for every
-operator, makes artifacts, and compares the gradient with ours. Unsupported cases mostly raise an error, which names no
-layer; but some gradients are silently missing or wrong, and those are the exceptions below. The table applies to graphs
-rewritten by `prepare`, which no longer contain BatchNormalization, AveragePool or auto_pad.
+The table was found by experiment: `tests/trainability/test_ort_operators.py` builds a small model for every operator,
+makes artifacts, and compares the gradient with ours. Unsupported cases mostly raise an error, which names no layer; but
+some gradients are silently missing or wrong, and those are the exceptions below. The table applies to graphs rewritten
+by `prepare`, which no longer contain BatchNormalization, AveragePool or auto_pad.
 """
 
 from __future__ import annotations
@@ -127,26 +127,26 @@ def differentiable_operators() -> list[str]:
     return sorted(_TABLE)
 
 
-def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+def obstacle_reason(node: ir.Node, positions: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
     """Return why onnxruntime-training does not differentiate a node, to be read after its name; None if it does.
 
     Args:
         node: a node of a graph prepared for it.
-        wanted: positions of the inputs whose gradient is needed.
+        positions: positions of the inputs whose gradient is needed.
         needed: those of its outputs whose gradient exists.
         opset: opset of the graph.
     """
     entry = None if node.domain not in ("", "ai.onnx") else _TABLE.get(node.op_type)
     if entry is None:
         return _NONE
-    if entry.inputs is not None and not set(wanted) <= entry.inputs:
-        position = min(set(wanted) - entry.inputs)
+    if entry.inputs is not None and not set(positions) <= entry.inputs:
+        position = min(set(positions) - entry.inputs)
         value = node.inputs[position]
         return f"{_NONE} for its input {position} ({value.name if value is not None else None!r})"
-    return None if entry.check is None else entry.check(NodeView(node, wanted, opset), needed)
+    return None if entry.check is None else entry.check(NodeView(node, positions, opset), needed)
 
 
-def why_nowhere(node: ir.Node) -> str | None:
+def global_obstacle(node: ir.Node) -> str | None:
     """Return why a graph that contains this node cannot be trained at all; None if it can."""
     if node.domain:
         return None

@@ -1,7 +1,7 @@
 """Pre-flight check: which layers can be trained, with which backend and repairs, and what prevents the others.
 
-One traversal of the graph that each backend would train (`portable.backward_paths`) covers all layers. Nothing is run
-except, if shapes cannot be inferred, a forward pass on zeros. The result is a `verdicts.Check`.
+One traversal of the graph that each backend would train (`portable.backward_paths`) covers all layers. Nothing is run,
+except a forward pass on zeros if shapes cannot be inferred. The result is a `verdicts.Check`.
 """
 
 from __future__ import annotations
@@ -99,16 +99,16 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     """Return why a backend cannot train a prepared graph, with advice for the user; None if it can."""
     graph = prepared.graph.clone()
     annotate(graph)
-    nowhere = _nowhere(graph, backend)
-    if nowhere is not None:
-        return f"{prepared.model.name} cannot be trained with the {backend} backend: {nowhere}"
+    global_obstacle = _global_obstacle(graph, backend)
+    if global_obstacle is not None:
+        return f"{prepared.model.name} cannot be trained with the {backend} backend: {global_obstacle}"
     trained = [graph.graph.initializers[name] for name in prepared.trainable]
-    [way] = _ways(graph, [trained], backend)
-    if way.blocked:
+    [path] = _backward_paths(graph, [trained], backend)
+    if path.blocked:
         remedy = ort_operators.REMEDY if backend == "ort" else autodiff.REMEDY
-        return explain([autodiff.obstacle(blocked.node, blocked.reason, remedy) for blocked in way.blocked], prepared)
-    if way.unreached:
-        return f"{prepared.model.name}: {_UNREACHED.format(way.unreached[0].name)}. Select other layers."
+        return explain([autodiff.obstacle(blocked.node, blocked.reason, remedy) for blocked in path.blocked], prepared)
+    if path.unreached:
+        return f"{prepared.model.name}: {_UNREACHED.format(path.unreached[0].name)}. Select other layers."
     return None
 
 
@@ -132,10 +132,10 @@ def pick_backend(model: Model, selection: TrainingTarget, asked: str, choices: C
     if obstacles_to(trainable_graph(model, selection, backend="portable"), "portable") is None:
         return "portable"
     try:
-        ours = trainable_graph(model, selection, backend="ort")
+        prepared = trainable_graph(model, selection, backend="ort")
     except AdabetError:
         return "portable"
-    trained = loss_obstacle(model, choices.loss, "ort") is None and obstacles_to(ours, "ort") is None
+    trained = loss_obstacle(model, choices.loss, "ort") is None and obstacles_to(prepared, "ort") is None
     return "ort" if trained else "portable"
 
 
@@ -185,7 +185,7 @@ class _Backend:
     """The trainability of a model with one backend.
 
     Attributes:
-        verdicts: by layer.
+        verdicts: verdicts by layer.
         obstacles: nodes without a gradient.
         refused: why it can train no layer, or None.
     """
@@ -215,36 +215,38 @@ class _Backend:
         if self._backend == "portable":
             raise_opset(prepared.graph)
         annotate(prepared.graph)
-        nowhere = _nowhere(prepared.graph, self._backend)
-        if nowhere is not None:
-            self.refused = nowhere
+        global_obstacle = _global_obstacle(prepared.graph, self._backend)
+        if global_obstacle is not None:
+            self.refused = global_obstacle
             return
         values = prepared.graph.graph.initializers
         sets = [[values[name] for name in trained[layer.name]] for layer in layers]
-        found = _ways(prepared.graph, sets, self._backend)
+        paths = _backward_paths(prepared.graph, sets, self._backend)
         repairs = _repairs(model, layers, self._backend)
         remedy = ort_operators.REMEDY if self._backend == "ort" else autodiff.REMEDY
         seen: dict[tuple[str, str], Obstacle] = {}
-        for layer, way, mended in zip(layers, found, repairs, strict=True):
-            own = []
-            for blocked in way.blocked:
-                made = autodiff.obstacle(blocked.node, blocked.reason, remedy)
-                key = made.node, made.reason
+        for layer, path, rewrites in zip(layers, paths, repairs, strict=True):
+            obstacles = []
+            for blocked in path.blocked:
+                obstacle = autodiff.obstacle(blocked.node, blocked.reason, remedy)
+                key = obstacle.node, obstacle.reason
                 if key not in seen:
-                    around = way_around(made, prepared) if self._backend == "portable" else None
-                    instead = made.remedy if around is None else f"{around} {_OR_EXPORT}"
-                    at = layer_of(made, prepared)
-                    seen[key] = Obstacle(made.node, made.op_type, at, self._backend, made.reason, instead)
-                own.append(seen[key])
-            reason = str(own[-1]) if own else None
-            if reason is None and way.unreached:
-                reason = f"{_UNREACHED.format(way.unreached[0].name)}."
-            self.verdicts[layer.name] = Verdict(reason is None, mended, reason)
+                    workaround = way_around(obstacle, prepared) if self._backend == "portable" else None
+                    remedy_text = obstacle.remedy if workaround is None else f"{workaround} {_OR_EXPORT}"
+                    at_layer = layer_of(obstacle, prepared)
+                    seen[key] = Obstacle(
+                        obstacle.node, obstacle.op_type, at_layer, self._backend, obstacle.reason, remedy_text
+                    )
+                obstacles.append(seen[key])
+            reason = str(obstacles[-1]) if obstacles else None
+            if reason is None and path.unreached:
+                reason = f"{_UNREACHED.format(path.unreached[0].name)}."
+            self.verdicts[layer.name] = Verdict(reason is None, rewrites, reason)
         order = {node.name: i for i, node in enumerate(prepared.graph.graph)}
         self.obstacles = tuple(sorted(seen.values(), key=lambda obstacle: order.get(obstacle.node, 0)))
 
 
-def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[BackwardPath]:
+def _backward_paths(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[BackwardPath]:
     opset = graph.opset_imports.get("") or 0
     output = graph.graph.outputs[0]
     if backend == "portable":
@@ -253,18 +255,18 @@ def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -
         graph.graph,
         output,
         sets,
-        reason=lambda node, wanted, needed: ort_operators.why_not(node, wanted, needed, opset),
+        reason=lambda node, wanted, needed: ort_operators.obstacle_reason(node, wanted, needed, opset),
         inputs=autodiff.sources,
         carries=autodiff.is_float,
     )
 
 
-def _nowhere(graph: ir.Model, backend: str) -> str | None:
+def _global_obstacle(graph: ir.Model, backend: str) -> str | None:
     """Return why a node prevents training of the whole graph with a backend, or None."""
     for node in graph.graph:
         if node.op_type == "LRN" and not node.domain and node.attributes.get_int("size", 1) % 2 == 0:
             return f"node {node.name!r} (LRN) has an even size, which ONNX Runtime cannot run. Export without it."
-        reason = ort_operators.why_nowhere(node) if backend == "ort" else None
+        reason = ort_operators.global_obstacle(node) if backend == "ort" else None
         if reason is not None:
             return f"node {node.name!r} ({node.op_type}) {reason}. Use the portable backend."
     return None

@@ -33,7 +33,7 @@ class CollapseWatch:
     """Watches the epochs of a training for a collapse.
 
     Args:
-        manifest: of the artifacts.
+        manifest: the manifest of the artifacts.
         data: the training data.
         updates: updates per epoch.
         epochs: number of epochs of the training.
@@ -94,7 +94,7 @@ class CollapseWatch:
     def _levels(self) -> tuple[float, float]:
         """The baseline loss and the minimum loss."""
         labels = self._data.labels(self._data.training)
-        smoothing = float(self._manifest.content.get("label_smoothing") or 0.0)
+        smoothing = self._manifest.label_smoothing
         loss, classes, weights = self._manifest.loss_function, self._classes or 1, self._manifest.class_weights
         return (
             baseline_loss(loss, labels, classes, smoothing, weights),

@@ -29,10 +29,10 @@ class Epochs:
 
     Args:
         session: holds the parameter values.
-        manifest: of the artifacts.
+        manifest: the manifest of the artifacts.
         data: the training data.
         source: provides the features that steps start from.
-        settings: of the training.
+        settings: the training settings.
 
     Attributes:
         steps: updates per epoch.

@@ -54,7 +54,7 @@ def trained_choices(source: Any) -> Choices:
     if not isinstance(source, str | os.PathLike) or not Path(source).is_dir():
         return Choices()
     manifest = load_manifest(Path(source))
-    return replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
+    return replace(manifest.choices, class_axis=manifest.class_axis)
 
 
 @typed

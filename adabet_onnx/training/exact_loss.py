@@ -20,7 +20,7 @@ def exact_loss(manifest: Manifest, logits: np.ndarray, labels: np.ndarray) -> fl
         logits: float (N, ...).
         labels: as for `loss_of`.
     """
-    smoothing = float(manifest.content.get("label_smoothing") or 0.0)
+    smoothing = manifest.label_smoothing
     return loss_of(
         manifest.loss_function,
         logits,

@@ -130,17 +130,17 @@ def proto_with(
                 f"parameter {name!r} of {where} has NaN or infinite values. Train again with a lower rate."
             )
         value.const_value = ir.tensor(array, name=name)
-    fallbacks = {"preprocessing": manifest.content.get("preprocessing"), "classes": manifest.classes}
+    fallbacks = {"preprocessing": manifest.preprocessing_entry, "classes": manifest.classes}
     for key, fallback in fallbacks.items():  # the training's own settings take precedence over those of scoring
         metadata_value = trained.get(key) or fallback
         if metadata_value is not None:
             set_metadata(model, key, metadata_value)
-    selection = manifest.content["selection"]
+    selection = manifest.selection_entry
     set_metadata(
         model,
         "adapted",
         {
-            "model_sha256": manifest.content["model_sha256"],
+            "model_sha256": manifest.model_sha256,
             "strategy": selection["strategy"],
             "layers": selection["layers"],
         },
@@ -154,7 +154,7 @@ def proto_with(
 
 def _compare(manifest: Manifest, proto: onnx.ModelProto) -> None:
     feeds = sample_feeds(manifest, 4)
-    name = str(manifest.content["model_logits"])
+    name = manifest.model_logits
     graph = ir.from_proto(proto)
     inference = logits_session(graph, name, "the exported model")
     exported = runtime.run_session(inference, None, feeds, "the exported model")[0]

@@ -70,7 +70,7 @@ class Store:
     """A file that is mapped into memory.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         features: its arrays.
     """
 
@@ -116,7 +116,7 @@ def write_store(
     """Write a file atomically.
 
     Args:
-        path: of the file.
+        path: path of the file.
         key: a hash of everything the values depend on.
         fields: the arrays.
         samples: number of samples.
@@ -149,7 +149,7 @@ def open_store(path: Path, key: str, fields: Sequence[Field], samples: int) -> S
     """Map a file into memory; None if it does not exist or does not match exactly.
 
     Args:
-        path: of the file.
+        path: path of the file.
         key: a hash of everything the values depend on.
         fields: the arrays.
         samples: number of samples.

@@ -108,10 +108,10 @@ class FeatureSource:
         return self.computed.views
 
     def of(self, rows: np.ndarray, views: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
-        """Of these samples.
+        """Return the features of these samples.
 
         Args:
-            rows: which samples.
+            rows: indices of the samples.
             views: the view number of each, the same for kept and computed features; None: the samples themselves.
         """
         if self.kept is None:

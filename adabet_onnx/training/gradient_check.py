@@ -279,8 +279,8 @@ def _logits(
     """Return the logits that match the gradient: with stored statistics, or with those of the batch."""
     if labels is None:
         batch = len(next(iter(feeds.values())))
-        labels = sample_labels(manifest, np.zeros([batch, *manifest.content["logits_shape"][1:]], np.float32))
-    if manifest.content.get("batch_norm") != "batch":
+        labels = sample_labels(manifest, np.zeros([batch, *map(int, manifest.logits_shape[1:])], np.float32))
+    if not manifest.uses_batch_statistics:
         return session.evaluate(feeds, labels)[1]
     session.forget_gradients()
     return session.gradients(feeds, labels)[1]
@@ -302,5 +302,5 @@ def _mean_square(values: np.ndarray) -> float:
 
 def _in_model_order(manifest: Manifest) -> list[str]:
     trainable = set(manifest.parameters)
-    selected = [name for name in manifest.content["selection"]["parameters"] if name in trainable]
+    selected = [name for name in manifest.selection_entry["parameters"] if name in trainable]
     return selected + [name for name in manifest.parameters if name not in selected]

@@ -249,10 +249,10 @@ def _graph_of(manifest: Manifest) -> tuple[ir.Model, dict[str, str], str]:
     For the ort backend it is the model itself, which contains the parameters.
     """
     if manifest.backend == "ort":
-        return manifest.model(), {}, str(manifest.content["model_logits"])
-    entries = [*manifest.content["parameters"], *manifest.content["state"]]
+        return manifest.model(), {}, manifest.model_logits
+    entries = [*manifest.parameter_entries, *manifest.state_entries]
     moving = {str(entry["name"]): str(entry["input"]) for entry in entries if "gradient" in entry or entry.get("moves")}
-    return ir.load(manifest.file("evaluation")), moving, str(manifest.content["logits"])
+    return ir.load(manifest.file("evaluation")), moving, manifest.graph_names["logits"]
 
 
 def head_in_graph(manifest: Manifest, tensors: HeadTensors) -> tuple[LinearHead, dict[str, str]]:

@@ -66,7 +66,7 @@ _CHECKED = 4  # samples whose logits are compared
 
 @dataclass(frozen=True)
 class HeadStart:
-    """How a head was fitted, or why not.
+    """How a head was fitted, or why it was not.
 
     Attributes:
         head: name of the head.
@@ -91,7 +91,7 @@ class HeadStart:
     accuracy: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the attributes as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -195,7 +195,7 @@ def settable_tensors(manifest: Manifest, head: Layer) -> HeadTensors:
     Raises:
         NotLinearError: not all of them can be set.
     """
-    parts = {str(entry["name"]) for entry in manifest.content["parameters"] if entry.get("channels")}
+    parts = {str(entry["name"]) for entry in manifest.parameter_entries if entry.get("channels")}
     names = {parameter.name for parameter in head.parameters}
     if not names <= set(manifest.parameters) or names & parts:
         raise NotLinearError("only a part of its parameters is trained")
@@ -338,7 +338,7 @@ class HeadFit:
         difference = float(np.abs(logits.reshape(len(samples), -1) - expected).max(initial=0.0)) / size
         if difference <= _SAME:
             return None
-        return f"with the fitted values its logits differ by {difference:.1e} from what they should be"
+        return f"with the fitted values its logits differ by {difference:.1e} from the expected ones"
 
 
 def _limited(fitted: Fitted) -> Fitted:

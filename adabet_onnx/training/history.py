@@ -159,7 +159,7 @@ def keep_own_files(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     Raises:
         UsageError: it is the manifest, a file named in it, or a file written by training.
     """
-    names = (FILE, METRICS, *map(str, manifest.content["files"].values()))
+    names = (FILE, METRICS, *manifest.file_names.values())
     keep_apart(path, [*(manifest.folder / name for name in names), *(manifest.folder / FEATURES).rglob("*")])
 
 

@@ -72,6 +72,7 @@ import onnx_ir as ir
 
 from ..data.preprocess import Arithmetic, preprocessing_from_json
 from ..errors import RecordError
+from ..file_names import ARTIFACTS
 from ..files import sha256_of_files
 from ..model.channels import Slice
 from ..model.dims import Dims
@@ -85,6 +86,7 @@ from ..selection.record import Selection, selection_from_json
 from ..showing import clipped, counted, named, one_line
 from . import ort
 from .manifest_check import MADE_BY, check_manifest, file_names
+from .manifest_content import ManifestContent
 
 FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
@@ -92,11 +94,8 @@ TrainingSession = ort.OrtSession | PortableSession
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(ManifestContent):
     """The content of a manifest, with its folder."""
-
-    folder: Path
-    content: dict[str, Any]
 
     def __repr__(self) -> str:
         return one_line(self, *self.described, f"{self.trainable_count:,} trained parameters")
@@ -317,7 +316,7 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """
     path = folder / FILE
     if not path.is_file():
-        inside = folder / "artifacts"
+        inside = folder / ARTIFACTS
         hint = f"Give {inside}." if (inside / FILE).is_file() else "`make_artifacts` makes one."
         raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}). {hint}")
     content = read_record(path, FORMAT, VERSION, MADE_BY)

@@ -1,4 +1,4 @@
-"""What a manifest must have, for what reads it: see manifest.py, which says what each entry means."""
+"""Validation of a manifest before it is used; manifest.py describes the entries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SINCE_2 = ("frozen", "weights")  # of the portable backend
 
 
 def file_names(content: dict[str, Any]) -> tuple[str, ...]:
-    """What the files of a backend are called."""
+    """Return the keys of a backend's files."""
     backend = str(content["backend"])
     later = _SINCE_2 if backend == "portable" and content["version"] > 1 else ()
     more = ("float",) if backend == "portable" and "float" in content["files"] else ()
@@ -48,14 +48,14 @@ def file_names(content: dict[str, Any]) -> tuple[str, ...]:
 
 
 def check_manifest(content: dict[str, Any], path: Path) -> None:
-    """See that every entry that is used is there and of the right type.
+    """Check that every entry that is used exists and has the right type.
 
     Args:
-        content: of the file.
+        content: the content of the file.
         path: the file.
 
     Raises:
-        RecordError: something is missing or damaged.
+        RecordError: an entry is missing or damaged.
     """
     record = Entries(content, str(path), MADE_BY)
     backend = record.take("backend", str)
@@ -65,11 +65,28 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
             "adabet-onnx or make the artifacts again."
         )
     files, hashes = record.inside("files"), record.inside("sha256")
-    for what in file_names(content):
-        files.take(what, str)
-        hashes.take(what, str)
+    for key in file_names(content):
+        files.take(key, str)
+        hashes.take(key, str)
     for key in ("model_sha256", "loss", "logits", "model_logits"):
         record.take(key, str)
+    _check_loss(record, content)
+    _check_inputs(record, path, backend)
+    if backend == "portable":
+        _check_portable(record, path, content)
+    _check_tensors(record, path, backend)
+    selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
+    if record.get_optional("classes", None, list, type(None)) is not None:
+        record.names("classes")
+    preprocessing = record.get_optional("preprocessing", None, dict, type(None))
+    if preprocessing is not None:
+        preprocessing_from_json(preprocessing, str(path))
+    record.get_optional("bound", None, dict, type(None))
+    record.get_optional("notes", [], list)
+
+
+def _check_loss(record: Entries, content: dict[str, Any]) -> None:
+    """Check loss, optimizer, and the logits that the loss is computed from."""
     loss = record.take("loss_function", str)
     if loss not in LOSSES:
         raise record.damaged(f"'loss_function' is {loss!r}, not one of {', '.join(LOSSES)}")
@@ -77,9 +94,9 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
     if optimizer not in OPTIMIZERS:
         raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
     for key in ("class_axis", "ignore_label"):
-        record.take_if_there(key, None, int, type(None))
-    record.take_if_there("class_axis_given", None, bool)
-    smoothing = record.take_if_there("label_smoothing", None, int, float, type(None)) or 0
+        record.get_optional(key, None, int, type(None))
+    record.get_optional("class_axis_given", None, bool)
+    smoothing = record.get_optional("label_smoothing", None, int, float, type(None)) or 0
     if not 0 <= smoothing < 1:
         raise record.damaged(f"'label_smoothing' must be at least 0 and below 1, found {smoothing}")
     record.take("num_outputs", int)
@@ -91,6 +108,10 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
     except UsageError as error:
         raise record.damaged(f"'class_axis' and 'logits_shape' do not fit together: {error}") from error
     _check_class_weights(record, None if axis is None else logits[axis])
+
+
+def _check_inputs(record: Entries, path: Path, backend: str) -> None:
+    """Check the description of the inputs, and that there are inputs and parameters."""
     details = "inputs" if backend == "ort" else "input_details"
     for key in (details, "parameters"):
         if not record.take(key, list):
@@ -102,38 +123,39 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
             raise given.damaged(f"'dtype' is {entry['dtype']!r}, not one of {', '.join(_DTYPES)}")
         if not all(type(extent) is int for extent in given.take("shape", list)[1:]):
             raise given.damaged("'shape' must be the batch dimension followed by whole numbers")
+
+
+def _check_portable(record: Entries, path: Path, content: dict[str, Any]) -> None:
+    """Check the entries that only the portable backend has."""
+    for key in ("labels", "learning_rate", "step"):
+        record.take(key, str)
+    record.take_list("state", dict)
+    if content["version"] > 1:
+        _check_boundary(record, path)
+    for key in ("predicted_step_bytes", "predicted_frozen_bytes"):
+        predicted = record.get_optional(key, {}, dict)
+        if not all(size.isdecimal() and type(count) is int for size, count in predicted.items()):
+            raise record.damaged(f"{key!r} must have a whole number for each batch size")
+
+
+def _check_tensors(record: Entries, path: Path, backend: str) -> None:
+    """Check the description of parameters and, for the portable backend, state."""
     tensors = [("parameters", entry) for entry in record.take_list("parameters", dict)]
     if backend == "portable":
-        for key in ("labels", "learning_rate", "step"):
-            record.take(key, str)
         tensors += [("state", entry) for entry in record.take_list("state", dict)]
-        if content["version"] > 1:
-            _check_boundary(record, path)
-        for key in ("predicted_step_bytes", "predicted_frozen_bytes"):
-            known = record.take_if_there(key, {}, dict)
-            if not all(size.isdecimal() and type(count) is int for size, count in known.items()):
-                raise record.damaged(f"{key!r} must have a whole number for each batch size")
-    for what, entry in tensors:
-        given = Entries(entry, f"{path}, {what!r},", MADE_BY)
+    for kind, entry in tensors:
+        given = Entries(entry, f"{path}, {kind!r},", MADE_BY)
         _ = given.take("name", str), given.take_list("shape", int), given.take("offset", int)
         if backend == "portable":
-            keys = ("input", "output", "gradient") if what == "parameters" else ("input", "output", "parameter")
+            keys = ("input", "output", "gradient") if kind == "parameters" else ("input", "output", "parameter")
             _ = [given.take(key, str) for key in keys]
-            if given.take_if_there("channels", None, dict, type(None)) is not None:
+            if given.get_optional("channels", None, dict, type(None)) is not None:
                 _check_channels(given, entry["shape"])
-    selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
-    if record.take_if_there("classes", None, list, type(None)) is not None:
-        record.names("classes")
-    preprocessing = record.take_if_there("preprocessing", None, dict, type(None))
-    if preprocessing is not None:
-        preprocessing_from_json(preprocessing, str(path))
-    record.take_if_there("bound", None, dict, type(None))
-    record.take_if_there("notes", [], list)
 
 
 def _check_class_weights(record: Entries, classes: Any) -> None:
-    """See that there is a weight for each class, where there are weights."""
-    if record.take_if_there("class_weights", None, list, type(None)) is None:
+    """Check that there is a weight for each class, if there are class weights."""
+    if record.get_optional("class_weights", None, list, type(None)) is None:
         return
     weights = record.take("class_weights", list)
     numbers = all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights)
@@ -142,7 +164,7 @@ def _check_class_weights(record: Entries, classes: Any) -> None:
 
 
 def _check_boundary(record: Entries, path: Path) -> None:
-    """See that what crosses the boundary is described."""
+    """Check the description of the tensors at the boundary."""
     names, inputs = set(), set(record.names("inputs"))
     for entry in record.take_list("boundary", dict):
         given = Entries(entry, f"{path}, 'boundary',", MADE_BY)
@@ -160,11 +182,11 @@ def _check_boundary(record: Entries, path: Path) -> None:
             raise given.damaged(f"'bytes' is {entry['bytes']}, but one sample of shape {shape} takes {size}")
         source = given.take("input", str, type(None))
         if source is not None and source not in inputs:
-            raise given.damaged(f"'input' is {source!r}, which is none of the inputs")
+            raise given.damaged(f"'input' is {source!r}, which is not one of the inputs")
 
 
 def _check_channels(given: Entries, shape: list[int]) -> None:
-    """See that what is said of a part fits the part's shape."""
+    """Check that the trained channels fit the shape of the part."""
     inner = given.inside("channels")
     axis, indices = inner.take("axis", int), inner.take_list("indices", int)
     rising = all(a < b for a, b in itertools.pairwise([-1, *indices]))

@@ -42,7 +42,7 @@ def quantisation_shift(manifest: Manifest, batches: Iterable[Mapping[str, np.nda
     """
     if manifest.float_file is None:
         return None
-    name = str(manifest.content["model_logits"])
+    name = manifest.model_logits
     graph = manifest.model()
     given = batches if batches is not None else [random_feeds(graph, input_ranges(graph), _RANDOM) or {}]
     shift = differences(graph, manifest.model(full_precision=True), name, given, manifest.class_axis)
@@ -121,7 +121,7 @@ def compare_precisions(folder: str | os.PathLike[str], data: Any) -> dict[str, A
     feeder, rows = Feeder(plain, preprocessing), np.arange(len(dataset))
     batches = (feeder.feeds(dataset, rows[start : start + _RANDOM]) for start in range(0, len(rows), _RANDOM))
     graphs = [ir.from_proto(proto) for proto in protos]
-    shift = differences(graphs[0], graphs[1], str(manifest.content["model_logits"]), batches, manifest.class_axis)
+    shift = differences(graphs[0], graphs[1], manifest.model_logits, batches, manifest.class_axis)
     options: dict[str, Any] = {"preprocessing": preprocessing, "choices": trained_choices(folder)}
     result, full_result = evaluate(folder, dataset, **options), evaluate(plain, dataset, **options)
     own_metrics = {"loss": result["loss"], "accuracy": result["accuracy"]}

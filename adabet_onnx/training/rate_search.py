@@ -204,7 +204,7 @@ def search(
         DataError: a sample cannot be read or fed.
     """
     began = time.perf_counter()
-    optimizer = manifest.content["optimizer"]
+    optimizer = manifest.optimizer_entry
     default = LEARNING_RATES[manifest.optimizer]
     training, judging = _split(data, settings.seed, None if head is None else head.groups)
     size = settings.size * settings.parts
@@ -330,7 +330,7 @@ class _Trials:
         if manifest.class_axis is None or held_out is None:
             return None
         classes = int(manifest.logits_shape[manifest.class_axis])
-        smoothing = float(manifest.content.get("label_smoothing") or 0.0)
+        smoothing = manifest.label_smoothing
         labels = self._data.labels(held_out)
         baseline = baseline_loss(manifest.loss_function, labels, classes, smoothing, manifest.class_weights)
         return lambda lowest: _SLACK * max(0.0, min(baseline - lowest, lowest))

@@ -47,7 +47,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
     checkpoint = manifest.initial
-    name = str(manifest.content["model_logits"])
+    name = manifest.model_logits
     original = manifest.model()
     expected = _logits(original, name, feeds)
     _check_alone(original, name, feeds, expected)
@@ -140,7 +140,7 @@ def _check_losses(manifest: Manifest, evaluated: float, exact: float, trained: f
             f"the evaluation loss is {evaluated:.6f}, but {manifest.loss_function} of the logits is {exact:.6f}: the "
             "graph of the loss is wrong. Nothing was written; please report this with the model."
         )
-    if manifest.content.get("batch_norm") == "batch":  # then training and evaluation differ by design
+    if manifest.uses_batch_statistics:  # then training and evaluation differ by design
         return computed
     between = abs(trained - evaluated) / scale
     if not between <= _LOSS:
@@ -173,7 +173,7 @@ def _compare_step(
                 f"{difference:.1e} of the largest change. Nothing was written; please report this with the model."
             )
         worst = max(worst, difference)
-    for name in (str(entry["name"]) for entry in manifest.content["state"] if not entry.get("moves")):
+    for name in (str(entry["name"]) for entry in manifest.state_entries if not entry.get("moves")):
         expected, actual = session.parameter(name), other.parameter(name)
         difference = float(np.linalg.norm(actual - expected)) / max(1e-12, float(np.linalg.norm(expected)))
         if not difference <= _STATE and np.abs(actual - expected).max() > 1e-7:

@@ -340,18 +340,18 @@ class Trainer:
             classes=None if axis is None else int(shape[axis]),
             labels=training_data.labels(training_data.training),
             held_out=None if training_data.held_out is None else training_data.labels(training_data.held_out),
-            smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
+            smoothing=self.manifest.label_smoothing,
             weights=self.manifest.class_weights,
             searched=self.rates is not None and self.rates.kept is None,
         )
         if updates or not self._untouched(session):
             return verdict
-        return replace(verdict, unchanged="nothing was trained (`epochs=0`) or fitted: the model is what it was")
+        return replace(verdict, unchanged="nothing was trained (`epochs=0`) or fitted: the model is unchanged")
 
     def _untouched(self, session: TrainingSession) -> bool:
         """Whether all parameters have their initial values."""
         initial, _ = self.manifest.read_checkpoint(self.manifest.initial, PROPERTY)
-        names = [str(entry["name"]) for entry in self.manifest.content["parameters"]]
+        names = self.manifest.parameters
         return all(np.array_equal(session.parameter(name), initial[name]) for name in names)
 
 

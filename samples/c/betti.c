@@ -234,7 +234,7 @@ static betti_status keep_sum(scratch *s, size_t size) {
     return BETTI_OK;
 }
 
-/* Adds the sum in s->sum to the basis, and 1 to the rank if it is no sum of what is there. */
+/* Adds the sum in s->sum to the basis, and 1 to the rank if it is not a sum of what is there. */
 static betti_status extend_basis(scratch *s, size_t size, size_t *rank) {
     while (size > 0) {
         size_t there = s->first[s->sum[0]];

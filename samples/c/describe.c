@@ -83,7 +83,7 @@ adabet_code ab_get_shape(const json *object, const char *key, bool batched, cons
         }
         if (d->kind != JSON_NUMBER || !d->whole || d->integer < 1 || (uint64_t)d->integer > SIZE_MAX / 2)
             return ab_fail(error, ADABET_WRONG_SHAPE,
-                           "device.json: dimension %zu of '%s' of %s is no positive whole number", value->rank, key,
+                           "device.json: dimension %zu of '%s' of %s is not a positive whole number", value->rank, key,
                            where);
         if (!ab_product(value->elements, (size_t)d->integer, &value->elements))
             return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: '%s' of %s is larger than any memory", key, where);

@@ -151,7 +151,7 @@ static adabet_code describe_memory(ab_entry *entry, const json *item, adabet_err
         if (!valid ||
             (entry->memory_count > 0 && (size_t)batch->integer <= entry->memory[entry->memory_count - 1].batch))
             return ab_fail(error, ADABET_WRONG_FILE,
-                           "device.json: 'memory' of %.80s is no list of [batch, bytes] with batches "
+                           "device.json: 'memory' of %.80s is not a list of [batch, bytes] with batches "
                            "ascending",
                            entry->name);
         entry->memory[entry->memory_count].batch = (size_t)batch->integer;
@@ -187,7 +187,7 @@ static adabet_code describe_layers(ab_entry *entry, const json *item, adabet_err
     AB_TRY(ab_get(item, "layers", JSON_ARRAY, entry->name, &entry->layers, error));
     for (const json *layer = entry->layers->first; layer != NULL; layer = layer->next)
         if (layer->kind != JSON_STRING)
-            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'layers' of %.80s has something that is no string",
+            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'layers' of %.80s has something that is not a string",
                            entry->name);
     AB_TRY(ab_get_size(item, "trained", entry->name, 0, MOST, &trained, error));
     entry->trained = (uint64_t)trained;

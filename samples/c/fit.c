@@ -1,4 +1,4 @@
-/* Training: steps in the documented order, with two sets of values that take turns as what is read and what is written.
+/* Training: steps in the documented order, with two sets of values that alternate as input and output.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ typedef struct {
     ab_batch batch;
     uint32_t *order;
     char *memory[2], *logits;
-    char *kept; /* parameters and statistics after the last whole epoch */
+    char *kept; /* parameters and statistics after the last complete epoch */
     bool has_kept;
     OrtValue **tensors[2];
     ab_graph *graph;
@@ -55,7 +55,7 @@ static size_t state_bytes(const ab_entry *entry) {
     return end > entry->selected_bytes ? end : entry->selected_bytes;
 }
 
-/* Initial values, or those of the progress file where there is one. */
+/* Initial values, or those of the progress file if there is one. */
 static adabet_code load_values(training *t, adabet_error *error) {
     const ab_entry *entry = t->entry;
     size_t bytes = state_bytes(entry);
@@ -77,7 +77,7 @@ static adabet_code load_values(training *t, adabet_error *error) {
         return ab_fail(
             error, ADABET_WRONG_MODEL,
             "%s is of another training: seed %llu, batch size %llu, %llu steps after epoch %llu; expected seed %llu, "
-            "batch size %llu, %zu steps in an epoch. Remove it to begin anew",
+            "batch size %llu, %zu steps in an epoch. Remove it to start again",
             t->options->progress, (unsigned long long)t->place.seed, (unsigned long long)t->place.batch_size,
             (unsigned long long)t->place.step, (unsigned long long)t->place.epoch, (unsigned long long)wanted.seed,
             (unsigned long long)wanted.batch_size, t->steps);

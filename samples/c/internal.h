@@ -28,7 +28,7 @@ adabet_code ab_fail(adabet_error *error, adabet_code code, const char *format, .
 adabet_code ab_no_memory(adabet_error *error);
 bool ab_product(size_t a, size_t b, size_t *product); /* false: it is more than a size_t holds */
 
-/* Room for so many bytes, aligned for any tensor; NULL where there is none. Freed with free. */
+/* Room for so many bytes, aligned for any tensor; NULL if there is none. Freed with free. */
 void *ab_room(size_t bytes);
 
 /* ---- random numbers (random.c) ----------------------------------------------------------------------------------- */
@@ -251,7 +251,7 @@ const ab_value *ab_number(ONNXTensorElementDataType dtype); /* of one number: fl
 
 /* ---- training (features.c, state.c, fit.c, evaluate.c) ----------------------------------------------------------- */
 
-/* What steps go on from, for all samples: an array for each boundary. */
+/* What training steps start from, for all samples: an array for each boundary. */
 typedef struct {
     const char **arrays; /* of the caller's data, or in made */
     char **made;

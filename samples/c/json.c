@@ -14,7 +14,7 @@ typedef struct {
 } reader;
 
 static adabet_code wrong(const reader *r, const char *why) {
-    return ab_fail(r->error, ADABET_WRONG_FILE, "%s is no valid JSON: %s at byte %zu", r->what, why,
+    return ab_fail(r->error, ADABET_WRONG_FILE, "%s is not valid JSON: %s at byte %zu", r->what, why,
                    (size_t)(r->at - r->start));
 }
 

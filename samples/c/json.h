@@ -30,7 +30,7 @@ struct json {
 adabet_code ab_json_parse(const char *text, size_t bytes, const char *what, json **made, adabet_error *error);
 void ab_json_free(json *value);
 
-/* The value of a key; NULL where it has none, or object is no object. */
+/* The value of a key; NULL where it has none, or object is not an object. */
 const json *ab_json_get(const json *object, const char *key);
 
 /* How many bytes the UTF-8 sequence here has; 0 where it is not valid. at is before end. */

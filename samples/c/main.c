@@ -65,7 +65,7 @@ static int parse(int count, char **given, arguments *a) {
     for (int i = 3; i < count; i += 2) {
         size_t k = 0, all = sizeof options / sizeof *options;
         while (k < all && strcmp(options[k].name, given[i]) != 0) k++;
-        if (k == all || i + 1 == count) return wrong(given[i], k == all ? "is no option" : "needs a value");
+        if (k == all || i + 1 == count) return wrong(given[i], k == all ? "is not an option" : "needs a value");
         if (options[k].many == NULL) *options[k].one = given[i + 1];
         else if (*options[k].many < MOST) options[k].one[(*options[k].many)++] = given[i + 1];
         else return wrong(given[i], "is there too often");
@@ -199,7 +199,7 @@ static int fit_options(adabet_package *package, const arguments *a, adabet_fit_o
     if (a->rate != NULL) options->learning_rate = strtod(a->rate, &end);
     if (end != NULL && *end != 0) return wrong("--rate", "takes a number");
     if (a->entry != NULL && !adabet_find_entry(package, a->entry, &options->entry))
-        return wrong(a->entry, "is no entry");
+        return wrong(a->entry, "is not an entry");
     options->progress = a->progress;
     options->watch = watch;
     return 0;
@@ -231,7 +231,7 @@ static int fit(adabet_package *package, const arguments *a) {
 static int model_from(adabet_package *package, const arguments *a, adabet_model **model) {
     adabet_error error;
     size_t entry = 0;
-    if (a->entry != NULL && !adabet_find_entry(package, a->entry, &entry)) return wrong(a->entry, "is no entry");
+    if (a->entry != NULL && !adabet_find_entry(package, a->entry, &entry)) return wrong(a->entry, "is not an entry");
     adabet_code code =
         a->from != NULL ? adabet_load(package, a->from, model, &error) : adabet_initial(package, entry, model, &error);
     return code == ADABET_OK ? 0 : failed(&error);
@@ -294,7 +294,7 @@ int main(int count, char **given) {
     else if (strcmp(a.command, "fit") == 0) problem = fit(package, &a);
     else if (strcmp(a.command, "predict") == 0) problem = predict(package, &a);
     else if (strcmp(a.command, "save") == 0) problem = save(package, &a);
-    else problem = wrong(a.command, "is no command");
+    else problem = wrong(a.command, "is not a command");
     adabet_close(package);
     return problem;
 }

@@ -25,9 +25,9 @@ static adabet_code describe_files(adabet_package *p, adabet_error *error) {
         AB_TRY(ab_get_size(item, "bytes", "'files'", 0, MOST, &bytes, error));
         file->bytes = (uint64_t)bytes;
         if (*file->name == 0 || *file->name == '.' || strpbrk(file->name, "/\\:") != NULL || strlen(file->name) > 200)
-            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": '%.80s' of 'files' is no plain file name", file->name);
+            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": '%.80s' of 'files' is not a plain file name", file->name);
         if (!is_hash(file->hash))
-            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'sha256' of '%.80s' is no SHA-256 in hex", file->name);
+            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'sha256' of '%.80s' is not a SHA-256 in hex", file->name);
         for (size_t i = 0; i < p->file_count; i++)
             if (strcmp(p->files[i].name, file->name) == 0)
                 return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": '%.80s' is twice among 'files'", file->name);
@@ -36,7 +36,7 @@ static adabet_code describe_files(adabet_package *p, adabet_error *error) {
     return ADABET_OK;
 }
 
-/* Whether a file is written anew for a personal model, so that only its size is known. */
+/* Whether a file is rewritten for a personal model, so that only its size is known. */
 static bool is_personal(const adabet_package *p, const ab_file *file) {
     for (size_t e = 0; e < p->entry_count; e++)
         if (p->entries[e].selected == file) return true;
@@ -49,10 +49,10 @@ static adabet_code check_file(const adabet_package *p, const ab_file *file, adab
     if (path == NULL) return ab_no_memory(error);
     adabet_code code = ab_hash_file(path, &bytes, hex, error);
     if (code == ADABET_OK && bytes != file->bytes)
-        code = ab_fail(error, ADABET_WRONG_FILE, "%s has %llu bytes; expected %llu: copy the package anew", path,
+        code = ab_fail(error, ADABET_WRONG_FILE, "%s has %llu bytes; expected %llu: copy the package again", path,
                        (unsigned long long)bytes, (unsigned long long)file->bytes);
     if (code == ADABET_OK && !is_personal(p, file) && strcmp(hex, file->hash) != 0)
-        code = ab_fail(error, ADABET_WRONG_HASH, "%s has the SHA-256 %s; expected %s: copy the package anew", path, hex,
+        code = ab_fail(error, ADABET_WRONG_HASH, "%s has the SHA-256 %s; expected %s: copy the package again", path, hex,
                        file->hash);
     free(path);
     return code;
@@ -110,7 +110,7 @@ static adabet_code describe_labels(adabet_package *p, adabet_error *error) {
     AB_TRY(ab_get(p->description, "class_names", JSON_ARRAY, DEVICE, &p->class_names, error));
     for (const json *name = p->class_names->first; name != NULL; name = name->next)
         if (name->kind != JSON_STRING)
-            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'class_names' has something that is no string");
+            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'class_names' has something that is not a string");
     return ADABET_OK;
 }
 
@@ -167,7 +167,7 @@ adabet_code ab_describe(adabet_package *p, adabet_error *error) {
     const json *forward = ab_json_get(p->description, "forward_batch");
     int64_t batch;
     const ab_file *file;
-    if (p->description->kind != JSON_OBJECT) return ab_fail(error, ADABET_WRONG_FILE, DEVICE " is no object");
+    if (p->description->kind != JSON_OBJECT) return ab_fail(error, ADABET_WRONG_FILE, DEVICE " is not an object");
     AB_TRY(ab_get_text(p->description, "format", DEVICE, &format, error));
     if (strcmp(format, "adabet-onnx/device") != 0)
         return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'format' is '%.80s'; expected 'adabet-onnx/device'", format);
@@ -178,7 +178,7 @@ adabet_code ab_describe(adabet_package *p, adabet_error *error) {
     AB_TRY(ab_get_text(p->description, "model", DEVICE, &p->model, error));
     AB_TRY(ab_get_text(p->description, "model_sha256", DEVICE, &p->model_hash, error));
     if (!is_hash(p->model_hash))
-        return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'model_sha256' is no SHA-256 in hex");
+        return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'model_sha256' is not a SHA-256 in hex");
     AB_TRY(describe_files(p, error));
     if (weights != NULL) AB_TRY(ab_get_file(p, p->description, "weights", DEVICE, &file, error));
     if (forward != NULL && forward->kind != JSON_NULL) {

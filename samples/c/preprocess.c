@@ -15,7 +15,7 @@ static adabet_code describe_list(const json *object, const char *key, const json
         valid = valid && number->kind == JSON_NUMBER && isfinite(number->number);
     return valid
                ? ADABET_OK
-               : ab_fail(error, ADABET_WRONG_FILE, "device.json: '%s' of " WHERE " is no list of finite numbers", key);
+               : ab_fail(error, ADABET_WRONG_FILE, "device.json: '%s' of " WHERE " is not a list of finite numbers", key);
 }
 
 adabet_code ab_describe_preprocessing(adabet_package *p, adabet_error *error) {

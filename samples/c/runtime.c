@@ -175,7 +175,7 @@ static adabet_code take_inputs(ab_graph *g, const ab_slot *ins, size_t count, ad
     return ADABET_OK;
 }
 
-/* The place of an output of this name in the graph; found where there is none. */
+/* The place of an output of this name in the graph; found if there is none. */
 static adabet_code find_output(const ab_graph *g, const char *name, size_t found, size_t *place, adabet_error *error) {
     const OrtApi *ort = g->package->ort;
     OrtAllocator *allocator;

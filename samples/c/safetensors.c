@@ -55,21 +55,21 @@ static adabet_code check_metadata(const char *path, const ab_safetensors *file, 
     if (file->metadata == NULL) return ADABET_OK;
     for (const json *item = file->metadata->first; item != NULL; item = item->next)
         if (item->kind != JSON_STRING)
-            return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' of its metadata is no string", path, item->key);
+            return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' of its metadata is not a string", path, item->key);
     return file->metadata->kind == JSON_OBJECT
                ? ADABET_OK
-               : ab_fail(error, ADABET_WRONG_FILE, "%s: its metadata is no object", path);
+               : ab_fail(error, ADABET_WRONG_FILE, "%s: its metadata is not an object", path);
 }
 
 static adabet_code read_header(const char *path, size_t bytes, ab_safetensors *file, adabet_error *error) {
     uint64_t length = 0;
     for (size_t i = 0; i < 8 && bytes >= 8; i++) length |= (uint64_t)(unsigned char)file->bytes[i] << (8 * i);
     if (bytes < 8 || length > MOST_HEADER || length > bytes - 8)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s is no safetensors file: %zu bytes, with a header of %llu", path,
+        return ab_fail(error, ADABET_WRONG_FILE, "%s is not a safetensors file: %zu bytes, with a header of %llu", path,
                        bytes, (unsigned long long)length);
     AB_TRY(ab_json_parse(file->bytes + 8, (size_t)length, path, &file->header, error));
     if (file->header->kind != JSON_OBJECT)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s: its header is no object", path);
+        return ab_fail(error, ADABET_WRONG_FILE, "%s: its header is not an object", path);
     file->data = file->bytes + 8 + length;
     file->data_bytes = bytes - 8 - (size_t)length;
     file->tensors = calloc(file->header->count + 1, sizeof *file->tensors);

@@ -107,7 +107,7 @@ private:
     std::unique_ptr<adabet_model, detail::Closer<adabet_model_free>> model_;
 };
 
-// code: ADABET_OK, ADABET_CANCELLED or ADABET_NOT_FINITE; the model is what whole epochs had learned, if there was one.
+// code: ADABET_OK, ADABET_CANCELLED or ADABET_NOT_FINITE; the model is what complete epochs had learned, if there was one.
 struct Fitted {
     std::optional<Model> model;
     adabet_code code;

@@ -1,9 +1,9 @@
 """Make the embedded demo: a small digit classifier in ONNX, and digits from a shifted domain.
 
-The source domain is scikit-learn's digits drawn at 16x16: upright, light ink on a black ground. The shifted
-domain is what a tilted camera would see of such digits chalked on a grey board under uneven light: turned,
-slanted, with less contrast, shaded from one side, noisy, and in 16 grey levels. Three disjoint sets of digits
-serve source training, adaptation training and adaptation test. One seed gives the same bytes on one machine.
+The source domain is scikit-learn's digits drawn at 16x16: upright, light ink on a black background. The shifted domain
+imitates a tilted camera that sees such digits chalked on a grey board under uneven light: rotated, slanted, with less
+contrast, shaded from one side, noisy, and in 16 grey levels. Three disjoint sets of digits are used for source
+training, adaptation training and adaptation test. On one machine, a seed always gives the same bytes.
 
     python samples/demo/make_demo.py [--out adabet_onnx/demo] [--seed 0]
 
@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIZE = 16  # height and width of the images
-N_SOURCE, N_TRAIN = 497, 900  # digits for source and adaptation training; the other 400 are the test part
+N_SOURCE, N_TRAIN = 497, 900  # digits for source and adaptation training; the other 400 are for testing
 CLASSES = [str(digit) for digit in range(10)]
 MIN_SOURCE_ACCURACY = 0.97
 
 
 def draw(ink: Tensor, angle: Tensor, slant: Tensor, scale: Tensor, move: Tensor) -> Tensor:
-    """Draw ``ink`` [N,1,8,8], 0..1, at SIZE x SIZE: turned by ``angle`` radians, slanted, scaled, moved."""
+    """Draw ``ink`` [N,1,8,8], 0..1, at SIZE x SIZE: rotated by ``angle`` radians, slanted, scaled, moved."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     matrix = torch.stack([cos, sin, slant * cos - sin, slant * sin + cos], dim=1).view(-1, 2, 2)
     theta = torch.cat([matrix / scale.view(-1, 1, 1), move.view(-1, 2, 1)], dim=2)
@@ -43,14 +43,14 @@ def draw(ink: Tensor, angle: Tensor, slant: Tensor, scale: Tensor, move: Tensor)
 
 
 def draw_source(ink: Tensor, jitter: float = 0.0) -> Tensor:
-    """Images of the source domain, in 0..255; ``jitter`` 1 adds the small variations of source training."""
+    """Draw images of the source domain, in 0..255; ``jitter`` 1 adds the small variations of source training."""
     n = len(ink)
     angle, slant, scale = torch.randn(3, n) * jitter * torch.tensor([[math.radians(5)], [0.1], [0.06]])
     return (draw(ink, angle, slant, 1 + scale, torch.randn(n, 2) * jitter * 0.08) * 255).round()
 
 
 def draw_shifted(ink: Tensor) -> Tensor:
-    """Images of the shifted domain, in 0..255."""
+    """Draw images of the shifted domain, in 0..255."""
     n = len(ink)
     angle = torch.empty(n).uniform_(math.radians(25), math.radians(40))
     chalk = draw(ink, angle, torch.full((n,), 0.2), torch.full((n,), 0.9), torch.randn(n, 2) * 0.05)
@@ -74,7 +74,7 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the features ``x``."""
+        """Compute features from the features ``x``."""
         y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         return functional.relu(x + y if self.residual else y)
 
@@ -91,14 +91,14 @@ class Net(nn.Module):
         self.head = nn.Linear(64, len(CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N,10] of the images ``x``."""
+        """Compute the logits [N,10] of the images ``x``."""
         x = functional.relu(self.stem["bn"](self.stem["conv"](x)))
         x = self.block4(self.block3(self.block2(self.block1(x))))
         return self.head(x.mean(dim=(2, 3)))
 
 
 def train_source(ink: Tensor, labels: Tensor, mean: float, std: float, epochs: int = 60) -> Net:
-    """Train the source model on the source digits, with small variations drawn anew in each epoch."""
+    """Train the source model on the source digits, with new small variations in each epoch."""
     net, rate, batch = Net(), 5e-3, 32
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     steps = epochs * math.ceil(len(ink) / batch)
@@ -114,7 +114,7 @@ def train_source(ink: Tensor, labels: Tensor, mean: float, std: float, epochs: i
 
 
 def to_onnx(net: Net, mean: float, std: float) -> onnx.ModelProto:
-    """Write ``net`` as an ONNX graph; each node and initializer is named after its module."""
+    """Convert ``net`` to an ONNX graph; each node and initializer is named after its module."""
     nodes: list[onnx.NodeProto] = []
 
     def add(op: str, name: str, *inputs: str, **attributes: Any) -> str:
@@ -171,7 +171,7 @@ def main() -> None:
     order = np.random.default_rng(args.seed).permutation(len(digits.target))
     ink = torch.tensor(digits.images[order], dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(digits.target[order], dtype=torch.int64)
-    first = N_SOURCE + N_TRAIN  # of the test part
+    first = N_SOURCE + N_TRAIN  # index of the first test digit
     source, train, test = slice(N_SOURCE), slice(N_SOURCE, first), slice(first, None)
 
     upright, shifted = draw_source(ink), draw_shifted(ink)
@@ -181,7 +181,7 @@ def main() -> None:
         logits = {k: net((v / 255 - mean) / std) for k, v in (("upright", upright), ("shifted", shifted))}
     right = {key: (value.argmax(dim=1) == labels).float() for key, value in logits.items()}
     for key, hit in right.items():
-        print(f"{key}: {hit[train].mean():.4f} of adapt-train and {hit[test].mean():.4f} of adapt-test right")
+        print(f"{key}: {hit[train].mean():.4f} of adapt-train and {hit[test].mean():.4f} of adapt-test correct")
     assert right["upright"][N_SOURCE:].mean() >= MIN_SOURCE_ACCURACY, "the source model is too weak"
 
     model = to_onnx(net, mean, std)

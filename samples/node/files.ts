@@ -37,7 +37,7 @@ export async function checkWritable(path: string): Promise<void> {
   await rm(part, { force: true });
 }
 
-/** A file, or null where there is none. */
+/** A file, or null if there is none. */
 export async function readIfThere(path: string): Promise<Uint8Array | null> {
   try {
     return await readFile(path);

@@ -14,10 +14,10 @@ const USAGE = `usage: node main.js show    DEVICE
        node main.js predict DEVICE --x X.bin --output OUT.bin [--entry NAME] [--delta IN]
        node main.js save    DEVICE --output FOLDER --delta IN [--entry NAME]
 
-X.bin and Y.bin are raw little-endian numbers, one sample after the other; --x NAME=X.bin for each input of a model with
-several. Without --entry, fit scores the layers with X.bin and takes the entry that is worth most within --memory.
-With --progress, fit goes on from FILE if there is one, and stores there after each epoch.
---threads N is the runtime's number of threads, 1 where it is left out.`;
+X.bin and Y.bin are raw little-endian numbers, one sample after the other; give --x NAME=X.bin for each input of a model
+with several. Without --entry, fit scores the layers on X.bin and takes the entry with the highest scores within --memory.
+With --progress, fit resumes from FILE if it exists, and writes it after each epoch.
+--threads N is the runtime's number of threads (default 1).`;
 
 const OPTIONS = {
   x: { type: "string", multiple: true },

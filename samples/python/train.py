@@ -1,6 +1,6 @@
-"""Train a device package with numpy and onnxruntime alone: python train.py DEVICE DATA.npz [SELECTED.bin]
+"""Train a device package with only numpy and onnxruntime: python train.py DEVICE DATA.npz [SELECTED.bin]
 
-DATA.npz has x, ready for the model, and y. The loss of each of 20 steps is printed; the trained values are written.
+DATA.npz has x, preprocessed for the model, and y. Prints the loss of each of 20 steps and writes the trained values.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ STEPS, MASK = 20, 0xFFFFFFFF
 
 
 def opened(folder: Path) -> dict:
-    """device.json, after every file was held against its size and SHA-256."""
+    """Read device.json and check the size and SHA-256 of every file."""
     device = json.loads((folder / "device.json").read_text(encoding="utf-8"))
     if (device.get("format"), device.get("version")) != ("adabet-onnx/device", 1):
         sys.exit(f"{folder}: expected adabet-onnx/device 1, found {device.get('format')} {device.get('version')}")
-    personal = {entry["selected"] for entry in device["entries"]}  # written anew for a personal model
+    personal = {entry["selected"] for entry in device["entries"]}  # rewritten for a personal model
     for file in device["files"]:
         path = folder / Path(file["name"]).name
         data = path.read_bytes() if path.is_file() else b""
@@ -33,7 +33,7 @@ def opened(folder: Path) -> dict:
 
 
 def shuffled(n: int, seed: int, epoch: int) -> list:
-    """The order of the samples in an epoch, the same in every language."""
+    """Return the order of the samples in an epoch, identical in every language."""
     state, order = (seed + epoch * 0x6C078965) & MASK, list(range(n))
     for i in range(n - 1, 0, -1):
         state = z = (state + 0x9E3779B9) & MASK
@@ -45,46 +45,46 @@ def shuffled(n: int, seed: int, epoch: int) -> list:
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """A graph, on the CPU."""
+    """Create a session on the CPU."""
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def run(graph: onnxruntime.InferenceSession, outputs: list, feeds: dict) -> list:
-    """Run a graph; of `feeds`, it gets the inputs that it has."""
+    """Run a graph with those `feeds` that are its inputs."""
     return graph.run(outputs, {item.name: feeds[item.name] for item in graph.get_inputs()})
 
 
-def kept(folder: Path, device: dict, entry: dict, inputs: dict) -> dict:
-    """What training begins with: the frozen part has run once for each sample."""
-    found = {item["name"]: inputs[item["input"]] for item in entry["boundary"] if item["input"] is not None}
+def frozen_features(folder: Path, device: dict, entry: dict, inputs: dict) -> dict:
+    """Return the inputs of training steps, for which the frozen part runs once for each sample."""
+    features = {item["name"]: inputs[item["input"]] for item in entry["boundary"] if item["input"] is not None}
     names = [item["name"] for item in entry["boundary"] if item["input"] is None]
     if names:
         graph, count = session(folder / entry["frozen"]), len(inputs[device["inputs"][0]["name"]])
         rows = [run(graph, names, {name: x[i : i + 1] for name, x in inputs.items()}) for i in range(count)]
-        found |= {name: np.concatenate(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    return found
+        features |= {name: np.concatenate(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    return features
 
 
 def train(folder: Path, data: dict, selected: Path) -> None:
-    """The loop."""
+    """Run the training loop and write the trained values."""
     device = opened(folder)
-    entry, how = device["entries"][0], device["training"]
+    entry, settings = device["entries"][0], device["training"]
     names, tensors = entry["names"], entry["tensors"]
-    features = kept(folder, device, entry, {device["inputs"][0]["name"]: data["x"]})
+    features = frozen_features(folder, device, entry, {device["inputs"][0]["name"]: data["x"]})
     stored = (folder / entry["state"]).read_bytes()
     values = {}
-    for t in tensors:  # the optimizer's begin with zeros
+    for t in tensors:  # the optimizer's state starts with zeros
         data_of = bytes(t["bytes"]) if t["kind"] == "optimizer" else stored[t["offset"] :][: t["bytes"]]
         values[t["input"]] = np.frombuffer(data_of, "<f4").reshape(t["shape"])
     graph, step, epoch = session(folder / entry["step"]), 0, 0
     while step < STEPS:
         epoch += 1
-        order = shuffled(len(data["y"]), how["seed"], epoch)
-        for start in range(0, min(len(order), (STEPS - step) * how["batch_size"]), how["batch_size"]):
+        order = shuffled(len(data["y"]), settings["seed"], epoch)
+        for start in range(0, min(len(order), (STEPS - step) * settings["batch_size"]), settings["batch_size"]):
             step += 1
-            batch = order[start : start + how["batch_size"]]
+            batch = order[start : start + settings["batch_size"]]
             feeds = {**{name: array[batch] for name, array in features.items()}, names["labels"]: data["y"][batch]}
-            feeds |= {names["learning_rate"]: np.array(how["learning_rate"], np.float32), **values}
+            feeds |= {names["learning_rate"]: np.array(settings["learning_rate"], np.float32), **values}
             feeds |= {names["step"]: np.array(step, np.int64)}
             loss, *new = run(graph, [names["loss"], *(t["output"] for t in tensors)], feeds)
             if not np.isfinite(loss):

@@ -3,7 +3,7 @@ import { wrapped } from "@adabet-onnx/core";
 
 /** What is asked of the app's file system: a few lines over expo-file-system or react-native-fs. */
 export interface FileSystem {
-  /** The bytes of a file; rejects where there is none. */
+  /** The bytes of a file; rejects if there is none. */
   read(path: string): Promise<Uint8Array>;
   write(path: string, bytes: Uint8Array): Promise<void>;
   /** Give a file another name, in place of what has it. */

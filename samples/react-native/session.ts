@@ -59,7 +59,7 @@ export class Session {
     return { width: shape[channelsFirst ? 3 : 2], height: shape[channelsFirst ? 2 : 1] };
   }
 
-  /** Pictures as the model takes them, one after the other. */
+  /** Pictures in the form of the model's input, one after the other. */
   samples(pictures: readonly Pixels[]): Float32Array {
     const { inputs, preprocessing } = this.device.description;
     const each = pictures.map(({ rgba, width, height }) =>
@@ -85,7 +85,7 @@ export class Session {
 
   /**
    * Train an entry, store progress after each epoch, and store the delta at the end. Stopped or killed, the next call
-   * goes on after the last whole epoch.
+   * resumes after the last complete epoch.
    *
    * @returns the model with what it learned, and the path of the delta
    */
@@ -158,7 +158,7 @@ export class Session {
       await training.resume(await this.files.read(path));
     } catch (error) {
       if (!(error instanceof DeviceError) || !OF_NO_USE.has(error.code)) throw error;
-      await this.files.remove(path); // of another entry or package, or damaged: begin anew
+      await this.files.remove(path); // of another entry or package, or damaged: start again
     }
   }
 }

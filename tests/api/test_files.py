@@ -147,7 +147,7 @@ def test_a_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "photos" / "cat.jpg").write_text("meow")
     before = listing(tmp_path)
     with (
-        pytest.raises(OutputError, match=r"photos.*holds other files.*Give a new folder"),
+        pytest.raises(OutputError, match=r"photos.*contains other files.*Give a new folder"),
         replacing_folder(tmp_path / "photos", MARKER),
     ):
         pytest.fail("the block must not run")

@@ -111,7 +111,7 @@ def assert_no_fault(
         out, err = capfd.readouterr()
         if left.value.code != 0:
             said = message(Result(left.value.code, out, err))
-            assert "fault in adabet-onnx" not in said, f"{what}: {said}"
+            assert "bug in adabet-onnx" not in said, f"{what}: {said}"
             refusals += 1
     Path(name).write_text(json.dumps(original))
     return refusals

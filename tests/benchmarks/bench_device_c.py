@@ -128,7 +128,8 @@ def by_python(python: Path, package: Path) -> tuple[float, float, float]:
 def main() -> None:
     """Measure and print a table in Markdown."""
     from conftest import INFERENCE_PYTHON
-    from device_c import C, build, runtime_library
+    from device_c import C, build
+    from device_commands import runtime_library
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

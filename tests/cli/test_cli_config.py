@@ -130,10 +130,10 @@ def test_compare_has_one_too(command):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rhos = 0.2", ("'rhos' is no option of run", "Did you mean 'rho'?")),
+        ("rhos = 0.2", ("'rhos' is not an option of run", "Did you mean 'rho'?")),
         ("[choosing]\nstratgy = 'all'", ("'stratgy'", "Did you mean 'strategy'?")),
         ("quite_other = 1", ("'quite-other'", "--help")),
-        ("save-config = 'x.toml'", ("'save-config' is no option",)),
+        ("save-config = 'x.toml'", ("'save-config' is not an option",)),
         ("[chosing]\nrho = 1", ("[chosing]", "Did you mean [choosing]?")),
         ("[zzz]\nlr = 1", ("[zzz]", "[training], [fleet], [budget]")),
         ("rho = 0.1\n[choosing]\nrho = 0.2", ("'rho' twice",)),

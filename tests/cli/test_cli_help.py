@@ -56,6 +56,7 @@ INSIDE = [
     "fleet",
     "outcome",
     "pipeline",
+    "adaptation",
     "study",
     "report",
     "demo",
@@ -64,7 +65,11 @@ INSIDE = [
     "files",
 ]
 # Where commands may differ in more than the default of an option, and what differs.
-VARIED = {"-o/--output": {"help", "metavar"}, "--profile": {"type"}}  # devices have more profiles
+VARIED = {
+    "-o/--output": {"help", "metavar"},
+    "--profile": {"type"},  # devices have more profiles
+    "--sketch": {"help", "metavar"},  # off only where scores are computed
+}
 # Names that options had before, by command.
 ALIASES = {
     "score": {"--max-memory": "scoring_memory", "--batch-size": "batch_points"},

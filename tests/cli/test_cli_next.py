@@ -80,7 +80,7 @@ def test_no_comparison_is_proposed_without_test_data(command):
         np.savez("all.npz", x=data["x_train"], y=data["y_train"])
     out = command("run", "model.onnx", "all.npz", "-o", "out of all", *RUN).out
     assert [shlex.split(step)[1] for step in steps(out)] == ["predict", "evaluate", "report"]
-    assert "hint      figures of samples that were trained on flatter: give test data too" in out
+    assert "hint      metrics on training samples are too optimistic: give test data too" in out
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,7 @@ def test_an_interrupted_run_says_how_it_goes_on(command, monkeypatch):
     monkeypatch.setattr(run_module, "take_data", interrupted)
     said = command("run", "model.onnx", "new data.npz", "-o", "out", code=130)
     assert said.out == ""
-    assert (
-        said.err.lstrip() == "Interrupted. It goes on with: adabet-onnx run model.onnx 'new data.npz' -o out --resume\n"
-    )
+    assert said.err.lstrip() == "Interrupted. Resume with: adabet-onnx run model.onnx 'new data.npz' -o out --resume\n"
 
 
 # --- completion ------------------------------------------------------------------------------------------------------

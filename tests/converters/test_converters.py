@@ -59,7 +59,7 @@ def test_a_script_names_what_it_imports_and_does_not_import_us(script):
     text = script.read_text(encoding="utf-8")
     block = re.match(r"# /// script\n((?:#.*\n)+?)# ///\n", text)[1]
     named = re.findall(r'"([a-z][a-z0-9-]*)[^"]*"', block.split("dependencies")[1])
-    shared = list(CONVERTERS.glob("converting*.py"))
+    shared = [*CONVERTERS.glob("converting*.py"), *CONVERTERS.glob(f"{script.stem.removeprefix('from_')}_*.py")]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (script, *shared)]
     found = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
@@ -87,7 +87,7 @@ def test_writes_names_metadata_and_what_the_package_reads(converting, tmp_path, 
     path = tmp_path / "new" / "model.onnx"
     about = options(path, mean=[0.5], std=[0.25], classes=["a", "b", "c"])
     named = {"fc.weight": weight.T, "fc.bias": np.zeros(3, np.float32)}
-    converting.finish(proto, [converting.Input("x", (4,))], lambda feeds: feeds["x"] @ weight, named, about)
+    converting.finish(proto, [converting.ModelInput("x", (4,))], lambda feeds: feeds["x"] @ weight, named, about)
     model = open_model(path)
     assert [parameter.name for parameter in model.layers[0].parameters] == ["fc.weight", "fc.bias"]
     assert model.metadata("classes") == ["a", "b", "c"]
@@ -100,7 +100,7 @@ def test_writes_names_metadata_and_what_the_package_reads(converting, tmp_path, 
 def test_images_that_go_in_as_they_are(converting, tmp_path, rng):
     weight = rng.standard_normal((4, 3)).astype(np.float32)
     about = options(tmp_path / "model.onnx", scale=1.0)
-    converting.finish(dense(weight), [converting.Input("x", (4,))], lambda feeds: feeds["x"] @ weight, {}, about)
+    converting.finish(dense(weight), [converting.ModelInput("x", (4,))], lambda feeds: feeds["x"] @ weight, {}, about)
     used = Preprocessing().resolve(open_model(tmp_path / "model.onnx"), integer_data=True)
     assert (used.scale, used.mean, used.std) == (1.0, (0.0,), (1.0,))
 
@@ -121,7 +121,11 @@ def test_refuses_what_differs_from_the_source_and_leaves_the_old_file(converting
     path.write_text("old")
     with pytest.raises(converting.ConversionError, match=message):
         converting.finish(
-            dense(weight), [converting.Input("x", (4,))], lambda feeds: source(feeds["x"], weight), {}, options(path)
+            dense(weight),
+            [converting.ModelInput("x", (4,))],
+            lambda feeds: source(feeds["x"], weight),
+            {},
+            options(path),
         )
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
@@ -136,18 +140,20 @@ def test_a_sample_is_compared_too(converting, tmp_path, rng):
         return np.minimum(feeds["x"], 40) @ weight
 
     with pytest.raises(converting.ConversionError, match=r"sample\.npz: the ONNX model's output differs"):
-        converting.finish(dense(weight), [converting.Input("x", (4,))], source, {}, about)
+        converting.finish(dense(weight), [converting.ModelInput("x", (4,))], source, {}, about)
     np.save(tmp_path / "other.npy", np.zeros((2, 5)))
     about.sample = tmp_path / "other.npy"
     with pytest.raises(converting.ConversionError, match=r"samples of x have shape \(5,\), not \(4,\)"):
-        converting.finish(dense(weight), [converting.Input("x", (4,))], source, {}, about)
+        converting.finish(dense(weight), [converting.ModelInput("x", (4,))], source, {}, about)
 
 
 def test_a_wrong_number_of_classes_is_refused(converting, tmp_path, rng):
     weight = rng.standard_normal((4, 3)).astype(np.float32)
     about = options(tmp_path / "model.onnx", classes=["a", "b"])
     with pytest.raises(converting.ConversionError, match="2 classes, but the model has 3 outputs"):
-        converting.finish(dense(weight), [converting.Input("x", (4,))], lambda feeds: feeds["x"] @ weight, {}, about)
+        converting.finish(
+            dense(weight), [converting.ModelInput("x", (4,))], lambda feeds: feeds["x"] @ weight, {}, about
+        )
     assert not list(tmp_path.iterdir())
 
 

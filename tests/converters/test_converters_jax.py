@@ -44,7 +44,7 @@ REFUSED = {
     "net.py:two": "gives 2 arrays",
     "net.py:positional": "by name: max_pool(x, window_shape=(2, 2), ...)",
     "net.py:by_batch": "differs from the source's by",
-    "net.py:number": "neither a model nor something that makes one",
+    "net.py:number": "neither a model nor a function that returns one",
     "net.py:Linen": "without its variables: return (module, variables)",
     "nowhere.py:load": "nowhere.py does not exist",
 }

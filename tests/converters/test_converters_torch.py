@@ -102,7 +102,7 @@ def test_tokens_several_outputs_and_weights_in_a_checkpoint(python, files):
     found = values(onnx.load(folder / "e.onnx"))
     for name in encoder.state_dict():
         assert name in found
-    assert "'model' is taken" in done[1][1]
+    assert "using its entry 'model'" in done[1][1]
     np.testing.assert_array_equal(values(onnx.load(folder / "c.onnx"))["fc.bias"], net.fc.bias.detach().numpy())
 
 

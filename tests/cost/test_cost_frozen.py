@@ -99,7 +99,7 @@ def test_a_head_by_hand():
     assert training.share == pytest.approx(training.multiply_adds / training.without_features)
 
 
-def test_parts_of_a_batch_add_up():
+def test_micro_batches_add_up():
     model = open_model(residual(2))
     names = parameters(model, [layer.name for layer in model.layers[-4:]])
     predictor = Predictor(model, batch_size=8, backend="portable")

@@ -257,10 +257,10 @@ def test_decisions_about_inputs_are_shown():
 
     assert told(inputs.convolution(3, 8, 6)) == (
         "input x: images, NCHW, 3 channels of 8 x 6 "
-        "(its shape is an image's; axis 1 is read as channels by what follows)"
+        "(its shape is that of an image; the next operators use axis 1 as channels)"
     )
     assert told(inputs.tokens(7, 5)).startswith("input x: channels on axis 2 (")
-    assert told(inputs.flat(6, 9)) == "input x: channels unknown (nothing that follows tells)"
+    assert told(inputs.flat(6, 9)) == "input x: channels unknown (no operator shows its layout)"
     assert not any(d.about.startswith("input") for d in decisions(open_model(tiny.mlp())))
 
 

@@ -126,7 +126,7 @@ def test_samples_that_are_pictures_and_samples_that_are_none(have, layout, pictu
 def test_samples_whose_channels_could_be_first_or_last(have):
     with pytest.raises(AmbiguousAxesError):
         as_picture(have, None)
-    with pytest.raises(DataError, match=r"several ways: say which is which, .*`Data\(\.\.\., layout="):
+    with pytest.raises(DataError, match=r"several ways: give a layout .*`Data\(\.\.\., layout="):
         taken(open_model(inputs.flat(3, 32, 32)), np.zeros((5, *have), np.uint8))
 
 

@@ -379,11 +379,11 @@ def test_what_cannot_be_saved(artifacts, tmp_path):
 def test_nothing_that_is_read_is_written_over(artifacts, package, delta, tmp_path):
     made = personal(tmp_path / "p.safetensors")
     for name in ("device.json", "state.bin", "weights.bin"):
-        with pytest.raises(UsageError, match="which is read as well"):
+        with pytest.raises(UsageError, match="which is also an input"):
             apply_delta(package, made, package / name)
-    with pytest.raises(UsageError, match="which is read as well"):
+    with pytest.raises(UsageError, match="which is also an input"):
         apply_delta(package, made, made.path)
-    with pytest.raises(UsageError, match="which is read as well"):
+    with pytest.raises(UsageError, match="which is also an input"):
         apply_delta(artifacts, delta, artifacts / "manifest.json")
     load_device(package)
 
@@ -392,7 +392,7 @@ def test_nothing_that_is_read_is_written_over(artifacts, package, delta, tmp_pat
 def test_a_folder_keeps_its_own_files(artifacts, delta, name):
     before = (artifacts / name).read_bytes()
     for write in (save_delta, export_model, lambda folder, path: apply_delta(folder, delta, path)):
-        with pytest.raises(UsageError, match=f"the output is .*{name}, which is read as well"):
+        with pytest.raises(UsageError, match=f"the output is .*{name}, which is also an input"):
             write(artifacts, artifacts / name)
     assert (artifacts / name).read_bytes() == before
 
@@ -447,7 +447,7 @@ def test_the_commands(artifacts, tmp_path, monkeypatch, adabet):
     monkeypatch.chdir(tmp_path)
     assert "numbers in" in adabet("delta", "save", artifacts, "-o", "p.safetensors").out
     shown = adabet("delta", "show", "p.safetensors").out
-    assert "SHA-256: right" in shown
+    assert "SHA-256: correct" in shown
     assert "entry: all" in shown
     assert "adapted model" in adabet("delta", "apply", artifacts, "p.safetensors", "-o", "adapted.onnx").out
     adabet("export", artifacts, "-o", "exported.onnx", "-q")

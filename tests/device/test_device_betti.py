@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from betti_cases import FILE, betti_cases, square
 from conftest import ROOT, missing
-from scipy.spatial.distance import squareform
 
 from adabet_onnx.scoring.betti import Loops, first_betti_number, loops_by_ripser
 
 pytestmark = pytest.mark.slow
 
 DEVICE = ROOT / "tests" / "device_sources"
-FILE = DEVICE / "betti-1000.bin"
 C = ROOT / "samples" / "c"
 TYPESCRIPT = ROOT / "samples" / "web" / "core" / "betti.ts"
 TOOLS = ROOT / "tests" / "js" / "node_modules" / ".bin"
@@ -80,17 +79,7 @@ def port(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cases():
     """(bytes of a length, number, distances) of each matrix."""
-    content = FILE.read_bytes()
-    magic, count = struct.unpack_from("<4sI", content)
-    assert (magic, count) == (b"BET1", 1000)
-    found, at = [], 8
-    for _ in range(count):
-        points, width, number = struct.unpack_from("<HHI", content, at)
-        lengths = np.frombuffer(content, f"<f{width}", points * (points - 1) // 2, at + 8)
-        at += 8 + lengths.nbytes
-        found.append((width, number, squareform(lengths.astype(float)) if points > 1 else np.zeros((1, 1))))
-    assert at == len(content)
-    return found
+    return betti_cases()
 
 
 def test_the_file_has_what_it_is_for(cases):
@@ -129,10 +118,6 @@ def test_a_port_counts_subsets(port, cases, rng, tmp_path):
     (tmp_path / "subsets").write_bytes(content)
     lines = run(*port, "subsets", FILE, tmp_path / "subsets").stdout.splitlines()
     assert [[int(number) for number in line.split()] for line in lines] == expected
-
-
-def square() -> np.ndarray:
-    return np.array([[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]], float)
 
 
 def said_of(port, distance: np.ndarray, folder: Path) -> str:

@@ -16,24 +16,9 @@ import onnx
 import pytest
 from bad_inputs import limited_files
 from conftest import SHARED, missing
-from device_c import (
-    CPP,
-    WARNINGS,
-    C,
-    Program,
-    Random,
-    build,
-    checked,
-    description,
-    environment,
-    features,
-    losses,
-    run_graph,
-    runtime_library,
-    scores,
-    shuffled,
-    stored,
-)
+from device_c import CPP, WARNINGS, C, Program, build, environment
+from device_commands import checked, runtime_library
+from device_rules import Random, description, features, losses, run_graph, scores, shuffled, stored
 from models import tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file

@@ -14,21 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ROOT, SHARED, missing
-from device_csharp import (
-    CSHARP,
-    KEPT,
-    Compiled,
-    Program,
-    checked,
-    compile_all,
-    compiled,
-    data,
-    demo_program,
-    description,
-    losses,
-    place,
-    run_graph,
-)
+from device_commands import checked
+from device_csharp import CSHARP, KEPT, Compiled, Program, compile_all, compiled, data, demo_program, place
+from device_rules import description, losses, run_graph
 from models import inputs, tiny
 from safetensors.numpy import load_file
 from scipy.spatial.distance import squareform
@@ -328,8 +316,8 @@ def test_show_tells_what_the_package_is(demo):
 
 def test_a_wrong_command_line_is_told(demo):
     assert demo.fails("fit", y="nothing").startswith("usage: --")
-    assert demo.fails("show", nothing=1) == "usage: --nothing is no option."
-    assert demo.fails("sing") == "usage: sing is no command."
+    assert demo.fails("show", nothing=1) == "usage: --nothing is not an option."
+    assert demo.fails("sing") == "usage: sing is not a command."
     assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out must be there")
 
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from device_csharp import Compiled, compile_all
-from device_damages import ALL, GRAPHS, Damage, flipped
-from models import tiny
-
-from adabet_onnx import Choices, DeviceScoring, Packing, make_artifacts, make_device, open_model, select
+from device_damages import ALL, Damage, bits_of_graphs, damaged_copies, small_package
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
@@ -26,28 +21,14 @@ def csharp(tmp_path_factory) -> Compiled:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Path:
     """A small one, in which there is a file of each kind."""
-    folder = tmp_path_factory.mktemp("package")
-    model = open_model(tiny.conv_net())
-    selection = select(model, layers=["conv2", "bn2", "fc"])
-    choices = Choices(optimizer="adamw", batch_norm="batch")
-    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
-    packing = Packing(scoring=DeviceScoring(samples=10, subset_size=6, subsets=3, sketch=16))
-    make_device(folder / "artifacts", folder / "device", packing=packing)
-    rng = np.random.default_rng(0)
-    rng.standard_normal((12, 3, 8, 8)).astype("<f4").tofile(folder / "x")
-    rng.integers(0, 3, 12).astype("<i8").tofile(folder / "y")
-    return folder / "device"
+    return small_package(tmp_path_factory.mktemp("package"))
 
 
 def tried(
     csharp: Compiled, package: Path, damages: dict[str, Damage], out: Path
 ) -> Iterator[tuple[str, str, str, str]]:
     """For each damage: its name, what was done last, the error's name, and the message."""
-    folders = []
-    for i, damage in enumerate(damages.values()):
-        folders.append(out.parent / f"p{i}")
-        shutil.copytree(package, folders[-1])
-        damage(folders[-1])
+    folders = damaged_copies(package, damages.values(), out.parent)
     out.mkdir()
     given = "".join(f"{folder}\n" for folder in folders)
     lines = csharp.cases("try", package.parent / "x", package.parent / "y", out, given=given)
@@ -71,9 +52,7 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_written(csharp, pa
 
 def test_bits_of_graphs_and_values_do_not_crash_it(csharp, package, tmp_path):
     """Some of these packages are as good as the whole one: only a crash is wrong."""
-    rng = np.random.default_rng(0)
-    damages = {f"{n} {where}": flipped(n, where, behind=True) for n in GRAPHS for where in rng.random(6).tolist()}
-    found = list(tried(csharp, package, damages, tmp_path / "out"))
+    found = list(tried(csharp, package, bits_of_graphs(), tmp_path / "out"))
     assert any(error != "none" for _, _, error, _ in found)
     assert all(message for _, _, error, message in found if error != "none")
 

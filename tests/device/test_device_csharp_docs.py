@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from command_line import command_of
 from conftest import ROOT
-from device_csharp import CSHARP, checked, compile_all, compiled, description
+from device_commands import checked
+from device_csharp import CSHARP, compile_all, compiled
+from device_rules import description
 from safetensors.numpy import load_file
 
 import adabet_onnx

@@ -15,20 +15,8 @@ import numpy as np
 import onnx
 import pytest
 from bad_inputs import limited_files
-from device_csharp import (
-    DEMO,
-    KEPT,
-    Compiled,
-    Program,
-    compile_all,
-    data,
-    demo_program,
-    description,
-    features,
-    place,
-    run_graph,
-    stored,
-)
+from device_csharp import DEMO, KEPT, Compiled, Program, compile_all, data, demo_program, place
+from device_rules import description, features, run_graph, stored
 from safetensors.numpy import load_file, save_file
 
 from adabet_onnx import apply_delta

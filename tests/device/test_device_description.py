@@ -126,7 +126,7 @@ def test_files_are_verified_where_they_are_used(package):
 
 
 def test_a_personal_model_is_one_of_the_package(package):
-    """The file it reads is written anew; its size stays."""
+    """The file it reads is rewritten; its size stays."""
     (package / "selected.bin").write_bytes(b"\x01" * 192)
     load_device(package)
     (package / "selected.bin").write_bytes(b"\x01" * 191)
@@ -220,7 +220,7 @@ def test_schema_and_reader_refuse_the_same(package):
         (lambda c: c["entries"][0]["boundary"].pop(0), ["'frozen'", "0 of 'boundary'"]),
         (lambda c: c["entries"][0]["boundary"][0].update(bytes=17), ["'kept'", "17", "16"]),
         (lambda c: c["entries"][0]["boundary"][1].update(input="z"), ["'z'", "none of the model's inputs"]),
-        (lambda c: c["entries"][0]["tensors"][1].update(offset=0), ["'fc.bias'", "within the tensor before"]),
+        (lambda c: c["entries"][0]["tensors"][1].update(offset=0), ["'fc.bias'", "within the previous tensor"]),
         (lambda c: c["entries"][0]["tensors"][1].update(offset=66), ["multiple of 64", "66"]),
         (lambda c: c["entries"][0]["tensors"][1].update(bytes=24), ["'fc.bias'", "24", "20"]),
         (lambda c: c["files"][8].update(bytes=191), ["'selected_bytes' is 192", "'selected.bin', has 191"]),

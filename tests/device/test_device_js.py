@@ -180,7 +180,7 @@ def test_only_trained_tensors_changed(task, trained):
 def test_a_run_goes_on_bit_for_bit(trained):
     said, _ = trained
     assert said["resumed"], "resumed after an epoch"
-    assert said["anew"], "the frozen part computed anew for each batch"
+    assert said["anew"], "the frozen part recomputed for each batch"
     assert said["applied"]
     assert said["closed"] == "closed"
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from bad_inputs import limited_files
 from conftest import ROOT, SHARED, missing
-from device_c import description, features, losses, run_graph, scores, shuffled, stored
 from device_jvm import Jvm, Program, Runner, compiled
+from device_rules import description, features, losses, run_graph, scores, shuffled, stored
 from models import masks, tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -378,12 +378,16 @@ def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, o
         "another entry": ("save", {"from": folder / "unknown"}, "wrong model: .* is of the entry 'none', which"),
         "no hash": ("save", {"from": folder / "unsigned"}, "wrong hash: .*unsigned: its data have the SHA-256"),
         "cut short": ("save", {"from": folder / "cut"}, no_place),
-        "cut shorter": ("save", {"from": folder / "header"}, "wrong file: .*header is no safetensors file: 100 bytes"),
+        "cut shorter": (
+            "save",
+            {"from": folder / "header"},
+            "wrong file: .*header is not a safetensors file: 100 bytes",
+        ),
         "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data have the SHA-256"),
         "nothing": ("save", {"from": folder / "none"}, "wrong file: .*none cannot be read: No such file"),
         "a folder": ("save", {"from": folder}, "wrong file: .* is not a file"),
         "nowhere": ("save", {"from": place(demo, "delta"), "delta": "/nowhere/d"}, "storage: /nowhere/d cannot be"),
-        "an option": ("save", {"form": 1}, "usage: --form is no option"),
+        "an option": ("save", {"form": 1}, "usage: --form is not an option"),
     }
 
 

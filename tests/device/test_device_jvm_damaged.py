@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
+from c_damages import ALL
+from device_damages import Damage, bits_of_graphs, damaged_copies, flipped, small_package
 from device_jvm import Runner, compiled
-from models import tiny
-from test_device_c_damaged import ALL, GRAPHS, Damage, flipped
-
-from adabet_onnx import Choices, DeviceScoring, Packing, make_artifacts, make_device, open_model, select
 
 # Where this library says something else than samples/c.
 SAID = {
@@ -53,26 +49,12 @@ def runner():
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Path:
     """A small one, in which there is a file of each kind."""
-    folder = tmp_path_factory.mktemp("package")
-    model = open_model(tiny.conv_net())
-    selection = select(model, layers=["conv2", "bn2", "fc"])
-    choices = Choices(optimizer="adamw", batch_norm="batch")
-    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
-    packing = Packing(scoring=DeviceScoring(samples=10, subset_size=6, subsets=3, sketch=16))
-    make_device(folder / "artifacts", folder / "device", packing=packing)
-    rng = np.random.default_rng(0)
-    rng.standard_normal((12, 3, 8, 8)).astype("<f4").tofile(folder / "x")
-    rng.integers(0, 3, 12).astype("<i8").tofile(folder / "y")
-    return folder / "device"
+    return small_package(tmp_path_factory.mktemp("package"))
 
 
 def tried(runner: Runner, package: Path, damages: dict[str, Damage], out: Path) -> list[tuple[str, str, str, str]]:
     """For each damage: its name, what was done last, the error's name, and the message."""
-    folders = []
-    for i, damage in enumerate(damages.values()):
-        folders.append(out.parent / f"p{i}")
-        shutil.copytree(package, folders[-1])
-        damage(folders[-1])
+    folders = damaged_copies(package, damages.values(), out.parent)
     out.mkdir()
     status, printed = runner.job("try", package.parent / "x", package.parent / "y", out, *folders)
     assert status == 0, printed[-20:]
@@ -97,9 +79,7 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(runne
 
 def test_bits_of_graphs_and_values_do_not_crash_it(runner, package, tmp_path):
     """Some of these packages are as good as the whole one: only a crash is wrong."""
-    rng = np.random.default_rng(0)
-    damages = {f"{n} {where}": flipped(n, where, behind=True) for n in GRAPHS for where in rng.random(6).tolist()}
-    found = tried(runner, package, damages, tmp_path / "out")
+    found = tried(runner, package, bits_of_graphs(), tmp_path / "out")
     assert any(problem != "ok" for _, _, problem, _ in found)
     assert all(message and problem != "CRASH" for _, _, problem, message in found if problem != "ok")
 

@@ -433,7 +433,7 @@ def test_refused(tmp_path, trained, training):
         DeviceScoring(samples=1000)
     with pytest.raises(UsageError, match="`start` 'now'"):
         make_device(trained, tmp_path / "device", start="now")
-    with pytest.raises(OutputError, match="the folder holds other files"):
+    with pytest.raises(OutputError, match="the folder contains other files"):
         make_device(trained, Path(__file__).parent)
     make_artifacts(MODEL, select(MODEL, strategy="head"), tmp_path / "ort", backend="ort", check=False)
     with pytest.raises(UsageError, match="backend='portable'"):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from device_c import description, features, losses, run_graph, scores, stored
 from device_js import JS, MODULES, node, run
+from device_rules import description, features, losses, run_graph, scores, stored
 from safetensors.numpy import load_file
 
 import adabet_onnx

@@ -18,7 +18,9 @@ import onnx
 import pytest
 from bad_inputs import limited_files
 from conftest import ROOT, SHARED
-from device_c import Program, checked, description, environment, features, losses, run_graph, scores, stored
+from device_c import Program, environment
+from device_commands import checked
+from device_rules import description, features, losses, run_graph, scores, stored
 from device_swift import checks_program, device_program, library, linked
 from models import tiny
 from safetensors.numpy import load_file, save_file

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from betti_cases import betti_cases, square
+from c_damages import ALL
 from conftest import ROOT
-from device_c import DEVICE, checked, environment
+from device_c import DEVICE, environment
+from device_commands import checked
+from device_damages import Damage, bits_of_graphs, damaged_copies, small_package
 from device_swift import IOS, SOURCES, checks_program, compiler, library
-from test_device_betti import cases, square  # noqa: F401 - a fixture
-from test_device_c_damaged import ALL, GRAPHS, Damage, flipped, package  # noqa: F401 - a fixture
 
 from adabet_onnx.scoring.betti import Loops, first_betti_number
 
@@ -24,6 +25,18 @@ TAKEN = (  # the functions that are given a key
     "given|text|name|number|whole|wholeIfGiven|flag|list|filledList|object|texts|numbers|hash|dtype|named|ifNamed"
 )
 SCHEMA = ROOT / "docs" / "schemas" / "device.schema.json"
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """(bytes of a length, number, distances) of each matrix."""
+    return betti_cases()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A small one, in which there is a file of each kind."""
+    return small_package(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +94,13 @@ def test_the_app_parses():
 
 
 @pytest.mark.swift
-def test_betti_numbers_of_a_thousand_matrices(checks, cases):  # noqa: F811
+def test_betti_numbers_of_a_thousand_matrices(checks, cases):
     found = printed(checks, "numbers", DEVICE / "betti-1000.bin")
     assert [int(number) for number in found] == [number for _, number, _ in cases]
 
 
 @pytest.mark.swift
-def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):  # noqa: F811
+def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):
     content, expected = b"", []
     for _, _, distance in cases:
         points = len(distance)
@@ -129,7 +142,7 @@ def test_what_is_odd_but_a_distance_is_taken(checks, value, tmp_path):
 
 @pytest.mark.swift
 def test_the_menu(checks):
-    cases = json.loads((DEVICE / "menu-50.json").read_text())["cases"]  # noqa: F811
+    cases = json.loads((DEVICE / "menu-50.json").read_text())["cases"]
     found = printed(checks, "menu", DEVICE / "menu-50.json")
     assert len(found) == len(cases) == 50
     for case, line in zip(cases, found, strict=True):
@@ -164,10 +177,7 @@ DAMAGES = {name: (damage, SAID.get(name, said)) for name, (damage, said) in ALL.
 def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> Iterator[tuple[str, ...]]:
     """For each damage: its name, what was done last, the error's code, and the message."""
     out.mkdir()
-    folders = [out.parent / f"p{i}" for i in range(len(damages))]
-    for folder, damage in zip(folders, damages.values(), strict=True):
-        shutil.copytree(whole, folder)
-        damage(folder)
+    folders = damaged_copies(whole, damages.values(), out.parent)
     given = "".join(f"{folder}\n" for folder in folders)
     done = checked(checks, "packages", whole.parent / "x", whole.parent / "y", out, input=given, env=environment())
     lines = [line.split("\t") for line in done.stdout.splitlines()]
@@ -178,7 +188,7 @@ def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> I
 @pytest.mark.swift
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
-def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(checks, package, tmp_path):  # noqa: F811
+def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(checks, package, tmp_path):
     assert len(DAMAGES) >= 100
     wrong, whole_epochs = [], []  # where only predictions fail, what was trained is on the disk before
     damages = {name: damage for name, (damage, _) in DAMAGES.items()}
@@ -195,11 +205,9 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(check
 @pytest.mark.swift
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
-def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):  # noqa: F811
+def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):
     """Some of these packages are as good as the whole one: only a crash is wrong."""
-    rng = np.random.default_rng(0)
-    damages = {f"{n} {where}": flipped(n, where, behind=True) for n in GRAPHS for where in rng.random(6).tolist()}
-    found = list(tried(checks, package, damages, tmp_path / "out"))
+    found = list(tried(checks, package, bits_of_graphs(), tmp_path / "out"))
     assert any(code != "ok" for _, _, code, _ in found)
     assert all(message for _, _, code, message in found if code != "ok")
 
@@ -207,7 +215,7 @@ def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):  # noqa: F81
 @pytest.mark.swift
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
-def test_the_whole_package_works(checks, package, tmp_path):  # noqa: F811
+def test_the_whole_package_works(checks, package, tmp_path):
     assert list(tried(checks, package, {"nothing": lambda _: None}, tmp_path / "out")) == [
         ("nothing", "save", "ok", "")
     ]

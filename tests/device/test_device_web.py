@@ -206,7 +206,7 @@ def test_it_works_without_network(seen):
         ("wrong", "delta"),
         ("foreign", "another model"),
         ("damaged", "damaged"),
-        ("picture", "<img src=x onerror=alert\\(1\\)>.png: it is no picture"),
+        ("picture", "<img src=x onerror=alert\\(1\\)>.png: it is not a picture"),
         ("asked", "no picture"),
         ("noPackage", "no device.json"),
         ("noJson", "device.json"),
@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_told(seen, what, words):
 
 def test_a_full_storage_loses_nothing(seen, own):
     (text,) = seen["full"]["text"]
-    assert "no room left" in text
+    assert "not enough space left" in text
     assert seen["full"]["right"] > RIGHT
     assert (own / "full.safetensors").stat().st_size == (own / "page.safetensors").stat().st_size
 

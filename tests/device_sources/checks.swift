@@ -202,7 +202,7 @@ func pause(_ package: String, _ x: String, _ y: String) async throws {
     try await Task.sleep(nanoseconds: 50_000_000)
     other.cancel()
     try expect(await codes { try await other.value } == .cancelled, "paused, it can be cancelled")
-    try expect(await model.epoch == 2, "what whole epochs have learned remains")
+    try expect(await model.epoch == 2, "what complete epochs have learned remains")
     let wrong = FitOptions(batchSize: 8, epochs: 3)
     try expect(await codes { try await model.fit(samples, wrong) } == .wrongModel, "another batch size is another training")
     try await model.reset()

@@ -39,12 +39,12 @@ from adabet_onnx.fitting.ridge import ridge
 from adabet_onnx.fitting.table import table
 from adabet_onnx.fleet import heads
 from adabet_onnx.fleet.aggregation import weighted_mean
-from adabet_onnx.fleet.bench import Bench
-from adabet_onnx.fleet.checks import MOST_SAMPLES, Wanted, accepted
-from adabet_onnx.fleet.client import Client, Own
+from adabet_onnx.fleet.checks import MOST_SAMPLES, Expectations, accepted
+from adabet_onnx.fleet.client import Client, ClientSetup
+from adabet_onnx.fleet.client_artifacts import ClientArtifacts
 from adabet_onnx.fleet.fitted_head import fit_head
 from adabet_onnx.fleet.grids import InProcess
-from adabet_onnx.fleet.messages import Local, Reply, Task, Vote
+from adabet_onnx.fleet.messages import Local, Reply, RoundTask, Vote
 from adabet_onnx.fleet.partitions import parse_partition
 from adabet_onnx.fleet.record import load_checkpoint
 from adabet_onnx.fleet.server import Server
@@ -86,12 +86,12 @@ def trained_all(tmp_path_factory) -> Path:
     return made.folder
 
 
-def client(number: int, bench: Bench, data: Dataset, folder: Path, **more: Any) -> Client:
-    return Client(Own(number, data, folder / str(number), {}, **more), bench)
+def client(number: int, bench: ClientArtifacts, data: Dataset, folder: Path, **more: Any) -> Client:
+    return Client(ClientSetup(number, data, folder / str(number), {}, **more), bench)
 
 
-def task(bench: Bench, number: int = 1, **local: Any) -> Task:
-    return Task(number, bench.model_sha256, bench.initial_values(), Local(**local))
+def task(bench: ClientArtifacts, number: int = 1, **local: Any) -> RoundTask:
+    return RoundTask(number, bench.model_sha256, bench.initial_values(), Local(**local))
 
 
 # --- sharing out -----------------------------------------------------------------------------------------------------
@@ -128,13 +128,13 @@ def test_what_partitions_are_like():
     ["", "idd", "iid:2", "dirichlet", "dirichlet:0", "dirichlet:nan", "dirichlet:x", "by-class:0", "by-class:1.5"],
 )
 def test_partitions_that_are_none(text):
-    with pytest.raises(UsageError, match="write iid, dirichlet"):
+    with pytest.raises(UsageError, match="use iid, dirichlet"):
         parse_partition(text)
 
 
 def test_what_cannot_be_shared_out():
     labels = np.arange(10)
-    with pytest.raises(DataError, match="3 samples cannot be shared out among 4 clients"):
+    with pytest.raises(DataError, match="3 samples cannot be distributed among 4 clients"):
         parse_partition("iid").rows(None, 3, 4, 0)
     for labelled in (None, labels.astype(float), labels.reshape(5, 2)):
         with pytest.raises(DataError, match="does not have one class for each sample"):
@@ -215,7 +215,7 @@ def test_votes_that_do_not_count(voted):
     assert poll.voters == (0,)
     assert {each.client for each in poll.dropped} == {0, *range(3, 11)}
     assert all("\n" not in each.why for each in poll.dropped)
-    with pytest.raises(DataError, match="all abstained, having too few samples"):
+    with pytest.raises(DataError, match="all abstained because they have too few samples"):
         count([votes[2]], model)
 
 
@@ -225,7 +225,7 @@ def test_votes_that_do_not_count(voted):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
 def test_the_same_data_everywhere_is_a_central_step(tmp_path, optimizer, batch_norm):
-    bench = Bench(artifacts(tmp_path / "a", optimizer=optimizer, batch_norm=batch_norm))
+    bench = ClientArtifacts(artifacts(tmp_path / "a", optimizer=optimizer, batch_norm=batch_norm))
     data = dataset()
     grid = InProcess(client(number, bench, data, tmp_path) for number in range(3))
     local = Local(steps=1, batch_size=len(data), learning_rate=0.01)
@@ -254,7 +254,7 @@ def test_aggregation_is_weighted_by_who_trained_a_parameter():
 
 def test_the_proximal_term(trained_all, tmp_path):
     """Two steps by hand: the second one's gradient has mu times the distance from what was sent."""
-    bench, data = Bench(trained_all), dataset()
+    bench, data = ClientArtifacts(trained_all), dataset()
     local = {"steps": 2, "batch_size": len(data), "learning_rate": 0.05}
     sent = task(bench, **local, proximal=0.7)
     reply = client(0, bench, data, tmp_path).train(sent)
@@ -280,7 +280,7 @@ def test_the_proximal_term(trained_all, tmp_path):
 
 
 def test_optimizer_state_stays_with_the_client(tmp_path):
-    bench, data = Bench(artifacts(tmp_path / "a")), dataset()
+    bench, data = ClientArtifacts(artifacts(tmp_path / "a")), dataset()
     local = {"steps": 3, "batch_size": 16, "learning_rate": 0.01}
     one = client(0, bench, data, tmp_path)
     first = one.train(task(bench, 1, **local))
@@ -293,11 +293,11 @@ def test_optimizer_state_stays_with_the_client(tmp_path):
 
 
 def test_a_client_goes_on_from_its_folder(tmp_path):
-    bench, data = Bench(artifacts(tmp_path / "a")), dataset()
+    bench, data = ClientArtifacts(artifacts(tmp_path / "a")), dataset()
     local = {"steps": 2, "batch_size": 16, "learning_rate": 0.01}
 
     def own(states: Any) -> Client:
-        return Client(Own(0, data, tmp_path, states), bench)
+        return Client(ClientSetup(0, data, tmp_path, states), bench)
 
     kept: dict[int, Any] = {}
     for number in (1, 2, 3):
@@ -311,12 +311,12 @@ def test_a_client_goes_on_from_its_folder(tmp_path):
 
 def test_personal_layers_stay(tmp_path):
     folder, data = artifacts(tmp_path / "a", batch_norm="batch"), [dataset(24, seed) for seed in range(2)]
-    bench = Bench(folder, personal=("bn*", "fc"))
+    bench = ClientArtifacts(folder, personal=("bn*", "fc"))
     stay = {"fc.weight", "fc.bias"} | {f"bn{n}.{key}" for n in (1, 2) for key in ("weight", "bias")}
     stay |= {f"bn{n}.running_{key}" for n in (1, 2) for key in ("mean", "var")}
     assert set(bench.personal) == stay
     kept: list[dict[int, Any]] = [{}, {}]
-    grid = InProcess(Client(Own(at, data[at], tmp_path, kept[at], 0.25), bench) for at in range(2))
+    grid = InProcess(Client(ClientSetup(at, data[at], tmp_path, kept[at], 0.25), bench) for at in range(2))
     local = Local(epochs=1, batch_size=8, learning_rate=0.01)
     server = Server(grid, tmp_path / "s", bench.model_sha256, bench.initial_values(), Fleet(clients=2, rounds=2), local)
     rows = server.run()
@@ -326,14 +326,14 @@ def test_personal_layers_stay(tmp_path):
         assert not set(server.values) & set(states[2].tensors)
     assert (kept[0][2].tensors["fc.weight"] != kept[1][2].tensors["fc.weight"]).any()
     assert rows[-1]["client_accuracy"] is not None
-    for patterns, words in ((("none*",), "names none of the selected layers"), (("*",), "leaves nothing")):
+    for patterns, words in ((("none*",), "matches none of the selected layers"), (("*",), "leaves nothing")):
         with pytest.raises(UsageError, match=words):
-            Bench(folder, personal=patterns)
+            ClientArtifacts(folder, personal=patterns)
 
 
 def test_little_memory_trains_a_part(tmp_path):
     """The last layers that fit; the others keep the values of the round, which the part is trained on top of."""
-    bench, data = Bench(artifacts(tmp_path / "a", optimizer="sgd")), dataset()
+    bench, data = ClientArtifacts(artifacts(tmp_path / "a", optimizer="sgd")), dataset()
     local = {"steps": 1, "batch_size": len(data), "learning_rate": 0.05}
     rng = np.random.default_rng(0)
     moved = {
@@ -355,13 +355,13 @@ def test_little_memory_trains_a_part(tmp_path):
     none = client(2, bench, data, tmp_path, memory=1000).train(sent)
     assert none.error is not None
     assert "none of the selected layers can be trained in" in none.error
-    good, bad = accepted([whole, part, none], Wanted(1, bench.model_sha256, moved, {0, 1, 2}))
+    good, bad = accepted([whole, part, none], Expectations(1, bench.model_sha256, moved, {0, 1, 2}))
     assert [reply.client for reply in good] == [0, 1]
     assert [each.client for each in bad] == [2]
 
 
 def test_clients_reject_what_is_for_another_model(trained_all, tmp_path):
-    bench = Bench(trained_all)
+    bench = ClientArtifacts(trained_all)
     one, good = client(0, bench, dataset(), tmp_path), task(bench, steps=1)
     tensors = dict(good.tensors)
     for changed, words in (
@@ -428,14 +428,14 @@ class Among:
     def clients(self) -> list[int]:
         return [*self._inner.clients(), self._number]
 
-    def train(self, clients: Sequence[int], given: Task) -> list[Reply]:
+    def train(self, clients: Sequence[int], given: RoundTask) -> list[Reply]:
         good = list(self._inner.train([each for each in clients if each != self._number], given))
         return [replace(self._send(good[0]), client=self._number), *good]
 
 
 @pytest.mark.parametrize("what", hostile(Reply(0, 1, "", {"fc.weight": np.zeros((2, 2), np.float32)}, 1)))
 def test_hostile_replies_are_dropped_with_a_line(trained_all, tmp_path, what):
-    bench, local = Bench(trained_all), Local(steps=1, batch_size=40, learning_rate=0.01)
+    bench, local = ClientArtifacts(trained_all), Local(steps=1, batch_size=40, learning_rate=0.01)
 
     def run(folder: Path, grid: Any) -> Server:
         made = Server(grid, folder, bench.model_sha256, bench.initial_values(), Fleet(clients=3, rounds=1), local)
@@ -455,12 +455,12 @@ def test_hostile_replies_are_dropped_with_a_line(trained_all, tmp_path, what):
 
 
 def test_twenty_of_them(trained_all):
-    bench = Bench(trained_all)
+    bench = ClientArtifacts(trained_all)
     values = bench.initial_values()
     good = Reply(0, 5, bench.model_sha256, values, 10)
     bad = [replace(each, client=at) for at, each in enumerate(hostile(good).values(), start=1)]
     assert len(bad) == 20
-    wanted = Wanted(5, bench.model_sha256, values, frozenset(range(21)))
+    wanted = Expectations(5, bench.model_sha256, values, frozenset(range(21)))
     for replies in ([good, *bad], [*bad, good]):
         counted, dropped = accepted(replies, wanted)
         assert [reply.client for reply in counted] == [0]
@@ -468,17 +468,17 @@ def test_twenty_of_them(trained_all):
         assert len({each.why for each in dropped}) >= 16
     counted, dropped = accepted([good, good, replace(good, client=99), replace(good, error="it broke")], wanted)
     assert len(counted) == 1
-    assert [each.why for each in dropped] == ["it has replied to this round already", "it was not asked", "it broke"]
+    assert [each.why for each in dropped] == ["it has already replied in this round", "it was not asked", "it broke"]
     near = {name: value + np.float32(0.1) for name, value in values.items()}
     assert len(accepted([replace(good, tensors=near)], wanted)[0]) == 1
     assert "`max_norm`" in accepted([replace(good, tensors=near)], replace(wanted, max_norm=0.01))[1][0].why
 
 
 def test_the_rate_falls_from_round_to_round(trained_all, tmp_path):
-    bench, seen = Bench(trained_all), []
+    bench, seen = ClientArtifacts(trained_all), []
 
     class Watched(InProcess):
-        def train(self, clients: Sequence[int], given: Task) -> Any:
+        def train(self, clients: Sequence[int], given: RoundTask) -> Any:
             seen.append(given.local.learning_rate)
             return super().train(clients, given)
 
@@ -500,22 +500,22 @@ class Failing(InProcess):
         super().__init__(clients)
         self._fail, self._at = fail, at
 
-    def train(self, clients: Sequence[int], given: Task) -> Any:
+    def train(self, clients: Sequence[int], given: RoundTask) -> Any:
         self.calls += 1
         return super().train([each for each in clients if each not in self._fail or self.calls not in self._at], given)
 
 
-def served(folder: Path, bench: Bench, grid: Any, **fleet: Any) -> Server:
+def served(folder: Path, bench: ClientArtifacts, grid: Any, **fleet: Any) -> Server:
     local = Local(epochs=1, batch_size=16, learning_rate=0.01)
     return Server(grid, folder, bench.model_sha256, bench.initial_values(), Fleet(**fleet), local)
 
 
 def test_a_round_below_the_minimum_is_repeated_and_then_ends_clearly(tmp_path):
-    bench = Bench(artifacts(tmp_path / "a"))
+    bench = ClientArtifacts(artifacts(tmp_path / "a"))
     kept: list[dict[int, Any]] = [{}, {}, {}]
 
     def members() -> list[Client]:
-        return [Client(Own(at, dataset(seed=at), tmp_path, kept[at]), bench) for at in range(3)]
+        return [Client(ClientSetup(at, dataset(seed=at), tmp_path, kept[at]), bench) for at in range(3)]
 
     how = {"clients": 3, "rounds": 2, "minimum": 3, "retries": 1}
     smooth = served(tmp_path / "smooth", bench, InProcess(members()), **how)
@@ -531,9 +531,7 @@ def test_a_round_below_the_minimum_is_repeated_and_then_ends_clearly(tmp_path):
     for states in kept:
         states.clear()
     given_up = served(tmp_path / "up", bench, Failing(members(), {0, 2}, {2, 3}), **how)
-    with pytest.raises(
-        TrainingError, match=r"round 2 got 1 replies that count, fewer than 3 .* 2 times .* client 2: it"
-    ):
+    with pytest.raises(TrainingError, match=r"round 2 got 1 valid replies, fewer than 3 .* 2 times .* client 2: it"):
         given_up.run()
     resumed = served(tmp_path / "up", bench, InProcess(members()), **how)
     rows = resumed.run(resume=True)
@@ -542,7 +540,7 @@ def test_a_round_below_the_minimum_is_repeated_and_then_ends_clearly(tmp_path):
 
 
 def test_checkpoints_of_other_runs_are_refused(trained_all, tmp_path):
-    bench = Bench(trained_all)
+    bench = ClientArtifacts(trained_all)
     grid = InProcess([client(0, bench, dataset(), tmp_path)])
     served(tmp_path / "s", bench, grid, clients=1, rounds=1).run()
     path = tmp_path / "s" / "fleet.safetensors"
@@ -618,7 +616,7 @@ def test_the_federated_head_is_the_central_one(tmp_path):
     """Through clients and graphs, against ridge regression on the head's inputs of all data together."""
     opened = new_head(tiny.conv_net(classes=7), 4)
     make_artifacts(opened, select(opened, strategy="head"), tmp_path / "a", check=False)
-    bench = Bench(tmp_path / "a")
+    bench = ClientArtifacts(tmp_path / "a")
     parts = [dataset(30, seed) for seed in range(3)]
     grid = InProcess(client(at, bench, part, tmp_path) for at, part in enumerate(parts))
     values, said = fit_head(bench, grid, task(bench, 0))
@@ -695,7 +693,7 @@ def test_a_simulation_goes_on(files, tmp_path):
     one, other = (load_delta(tmp_path / name / "delta.safetensors").sha256 for name in "wp")
     assert one == other
     for changed in (Fleet(clients=4, rounds=3), Fleet(clients=3, rounds=3, proximal=1.0)):
-        with pytest.raises(UsageError, match="was begun with other options"):
+        with pytest.raises(UsageError, match="was made with other options"):
             simulate_fleet(*files, tmp_path / "p", fleet=changed, adapting=how, resume=True)
     falling = replace(how, settings=HOW.settings)
     simulate_fleet(*files, tmp_path / "c", fleet=Fleet(clients=3, rounds=1), adapting=falling)
@@ -712,13 +710,13 @@ def test_a_simulation_goes_on(files, tmp_path):
         ({"aggregation": "fedsgd"}, "unknown aggregation 'fedsgd'"),
         ({"clients": 0}, "`clients` must be at least 1"),
         ({"rounds": -1}, "`rounds` must be at least 0"),
-        ({"per_round": 30}, "of 20 clients 30 are asked"),
+        ({"per_round": 30}, "30 of 20 clients are asked"),
         ({"minimum": 21}, "21 must reply"),
         ({"proximal": -1.0}, "`proximal` must be at least 0"),
         ({"max_norm": 0.0}, "`max_norm` must be above 0"),
         ({"partition": "x"}, "unknown partition 'x'"),
         ({"client_memory": ("much",)}, "client_memory"),
-        ({"client_memory": ("1MB",), "aggregation": "krum"}, "`aggregation='krum'` and `privacy_noise` cannot take in"),
+        ({"client_memory": ("1MB",), "aggregation": "krum"}, "`aggregation='krum'` and `privacy_noise` do not support"),
     ],
 )
 def test_options_out_of_range(given, words):
@@ -730,8 +728,11 @@ def test_what_a_fleet_cannot_do(files, tmp_path):
     for how, words in (
         (replace(HOW, backend="ort"), "leave `backend` out"),
         (replace(HOW, choosing=Choosing(channel_rho=0.5)), "leave `channel_rho` out"),
-        (replace(HOW, choosing=Choosing(strategy="b1")), "votes by the strategy adabet, not b1"),
-        (Adapting(choosing=HOW.choosing, scoring=HOW.scoring, settings=Settings(head_init="fitted")), "cannot be had"),
+        (replace(HOW, choosing=Choosing(strategy="b1")), "votes with the strategy adabet, not b1"),
+        (
+            Adapting(choosing=HOW.choosing, scoring=HOW.scoring, settings=Settings(head_init="fitted")),
+            "is not possible",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             simulate_fleet(*files, tmp_path / "f", fleet=Fleet(clients=3, rounds=1), adapting=how)

@@ -71,7 +71,7 @@ def test_the_mean_of_deltas(trained, tmp_path):
     assert apply_delta(folder, merged, tmp_path / "adapted.onnx") == "model"
     alone = merge_deltas(folder, paths[:1], tmp_path / "one.safetensors")
     assert alone.delta.sha256 == load_delta(paths[0]).sha256
-    assert repr(found) == "Merged(m.safetensors, of 3 deltas)"
+    assert repr(found) == "MergedDeltas(m.safetensors, of 3 deltas)"
 
 
 def hostile(good: Path, folder: Path) -> dict[str, Path]:
@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_dropped_with_a_line(trained, tmp_path):
     assert [file for file, _ in found.dropped] == list(map(str, bad.values()))
     assert all(why and "\n" not in why for _, why in found.dropped)
     assert found.delta.sha256 == expected.sha256
-    with pytest.raises(DataError, match=r"none of 10 deltas counts: .*not a valid safetensors file"):
+    with pytest.raises(DataError, match=r"none of 10 deltas can be merged: .*not a valid safetensors file"):
         merge_deltas(folder, list(bad.values()), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -125,8 +125,8 @@ def test_weights_that_do_not_count(trained, tmp_path):
     found = merge_deltas(folder, paths, tmp_path / "m", weights=[0, 3, -1])
     assert found.counted == (str(paths[1]),)
     assert [why for _, why in found.dropped] == [
-        "it counts as 0 samples, expected more than 0 and at most 1000000",
-        "it counts as -1 samples, expected more than 0 and at most 1000000",
+        "its number of samples is 0, expected more than 0 and at most 1000000",
+        "its number of samples is -1, expected more than 0 and at most 1000000",
     ]
     with pytest.raises(UsageError, match="`weights` has 1 numbers for 3 deltas"):
         merge_deltas(folder, paths, tmp_path / "m", weights=[1])
@@ -138,7 +138,7 @@ def test_where_devices_began(trained, tmp_path):
     norm = distance(load_delta(paths[1]).tensors, base.tensors)
     near = merge_deltas(folder, [paths[1]], tmp_path / "m", base=paths[0], max_norm=norm * 1.01)
     assert near.counted
-    with pytest.raises(DataError, match="away from what was sent"):
+    with pytest.raises(DataError, match="distance from the values that were sent"):
         merge_deltas(folder, [paths[1]], tmp_path / "m", base=paths[0], max_norm=norm * 0.99)
     write_delta(tmp_path / "other", base.tensors, model_sha256="ab" * 32, entry="all")
     with pytest.raises(RecordError, match="belongs to another model"):
@@ -179,7 +179,7 @@ def test_deltas_of_a_package(trained, tmp_path):
 
 def test_nothing_that_is_read_is_written_over(trained, tmp_path):
     folder, paths = trained
-    with pytest.raises(UsageError, match="which is read as well"):
+    with pytest.raises(UsageError, match="which is also an input"):
         merge_deltas(folder, paths, paths[1])
     with pytest.raises(RecordError, match="neither an artifact folder"):
         merge_deltas(tmp_path, paths, tmp_path / "m")
@@ -203,7 +203,7 @@ def test_simulate_says_what_came_of_it(adabet, tmp_path):
     said = adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *quick).out
     assert re.search(r"^votes: 4 clients, agreement \(Kendall's W\) 0\.\d\d; first head", said, re.MULTILINE)
     assert re.search(r"^round +1 +4 clients +loss \d", said, re.MULTILINE)
-    assert "a client gets" in said
+    assert "each client downloads" in said
     more = ["--resume", "--json", *quick[:3], "2", *quick[4:]]
     found = json.loads(adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *more).out)
     assert [row["round"] for row in found["rounds"]] == [0, 1, 2]

@@ -77,7 +77,7 @@ def test_replies_that_are_damaged_on_the_way(fleet_python, tmp_path):
 
 def test_aggregations_are_what_they_are_said_to_be(fleet_python, tmp_path):
     found = ran(fleet_python, "strategies", tmp_path)
-    assert found.pop("nothing") == "krum made nothing of round 1."
+    assert found.pop("nothing") == "krum returned no values in round 1."
     assert found.pop("dtype") == ["float32"]
     assert 1e-4 < found.pop("noise") < 0.2
     assert {name: value for name, value in found.items() if value > 1e-6} == {}

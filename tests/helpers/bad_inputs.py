@@ -67,7 +67,7 @@ def check(result: Result, code: int, *words: str) -> None:
     assert result.code == code, result.err
     assert result.out == ""
     assert "Traceback" not in result.err
-    assert "fault in adabet-onnx" not in result.err, result.err
+    assert "bug in adabet-onnx" not in result.err, result.err
     assert len(said) < 700, "a message, not a dump"
     for word in words:
         assert word in said, f"{word!r} is not in: {said}"

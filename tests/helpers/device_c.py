@@ -1,21 +1,15 @@
-"""Building and running samples/c, and what it is compared with: the format's rules, in Python, with onnxruntime."""
+"""Building and running samples/c."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime
-from conftest import INFERENCE_PYTHON, ROOT, missing
-
-from adabet_onnx.scoring.betti import betti_numbers
+from conftest import ROOT, missing
+from device_commands import checked, runtime_library
 
 C, CPP, DEVICE = ROOT / "samples" / "c", ROOT / "samples" / "cpp", ROOT / "tests" / "device_sources"
 HEADER = "onnxruntime_c_api.h"
@@ -38,23 +32,6 @@ def header_folder() -> Path:
     missing(
         f"there is no {HEADER} (make test puts it into build/onnxruntime; $ONNXRUNTIME_INCLUDE names another folder)"
     )
-
-
-def runtime_library() -> Path:
-    """The library in the wheel of the stock onnxruntime."""
-    found = sorted(
-        INFERENCE_PYTHON.parent.parent.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.1*")
-    )
-    if not found:
-        missing("the stock onnxruntime is not installed in .venv-inference, or its wheel has no libonnxruntime.so")
-    return found[-1]
-
-
-def checked(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command that succeeds."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, **options)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done
 
 
 def build(source: Path, folder: Path, *options: str) -> Path:
@@ -104,123 +81,3 @@ class Program:
 def environment() -> dict[str, str]:
     """In which the library finds ONNX Runtime."""
     return {**os.environ, **SANITIZER_OPTIONS, "ADABET_ONNXRUNTIME": str(runtime_library())}
-
-
-# The rules of docs/device-package.md, written once more.
-
-_MASK = (1 << 32) - 1
-
-
-class Random:
-    """Its random numbers."""
-
-    def __init__(self, seed: int, stream: int) -> None:
-        self.state = (seed + stream * 0x6C078965) & _MASK
-
-    def next(self) -> int:
-        self.state = z = (self.state + 0x9E3779B9) & _MASK
-        z ^= z >> 16
-        z = z * 0x85EBCA6B & _MASK
-        z ^= z >> 13
-        z = z * 0xC2B2AE35 & _MASK
-        return z ^ z >> 16
-
-    def below(self, n: int) -> int:
-        return self.next() * n >> 32
-
-    def subset(self, n: int, m: int) -> list[int]:
-        a = list(range(n))
-        for i in range(m):
-            j = i + self.below(n - i)
-            a[i], a[j] = a[j], a[i]
-        return sorted(a[:m])
-
-
-def shuffled(n: int, seed: int, stream: int) -> list[int]:
-    """The order of an epoch."""
-    random, a = Random(seed, stream), list(range(n))
-    for i in range(n - 1, 0, -1):
-        j = random.below(i + 1)
-        a[i], a[j] = a[j], a[i]
-    return a
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def run_graph(path: Path | onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs, from those of the feeds that the graph has."""
-    graph = session(path) if isinstance(path, Path) else path
-    given = {value.name: feeds[value.name] for value in graph.get_inputs()}
-    names = [value.name for value in graph.get_outputs()]
-    return dict(zip(names, graph.run(names, given), strict=True))
-
-
-def description(package: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((package / "device.json").read_text())
-    return found
-
-
-def features(package: Path, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What steps go on from: one sample at a time, as the format says."""
-    content = description(package)
-    entry, name = content["entries"][0], content["inputs"][0]["name"]
-    found = {kept["name"]: x for kept in entry["boundary"] if kept["input"] is not None}
-    if entry["frozen"] is not None:
-        graph = session(package / entry["frozen"])
-        rows = [run_graph(graph, {name: x[i : i + 1]}) for i in range(len(x))]
-        found |= {output: np.concatenate([row[output] for row in rows]) for output in rows[0]}
-    return found
-
-
-def stored(entry: Mapping[str, Any], data: bytes, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Tensors by name, from the bytes of a file laid out as the state; zeros for the optimizer."""
-    found = {}
-    for tensor in entry["tensors"]:
-        if tensor["kind"] in kinds:
-            array = np.zeros(tensor["shape"], np.float32)
-            if tensor["kind"] != "optimizer":
-                array = np.frombuffer(data, "<f4", tensor["bytes"] // 4, tensor["offset"]).reshape(tensor["shape"])
-            found[tensor["name"]] = array
-    return found
-
-
-def losses(package: Path, x: np.ndarray, y: np.ndarray, *, batch: int, seed: int, rate: float) -> Iterator[float]:
-    """Of training by the format's rules, epoch after epoch."""
-    entry = description(package)["entries"][0]
-    kept, graph, names = features(package, x), session(package / entry["step"]), entry["names"]
-    start = stored(entry, (package / entry["state"]).read_bytes(), ("parameter", "statistic", "optimizer"))
-    values = {tensor["input"]: start[tensor["name"]] for tensor in entry["tensors"]}
-    step = epoch = 0
-    while True:
-        epoch += 1
-        order = shuffled(len(x), seed, epoch)
-        for first in range(0, len(x), batch):
-            rows, step = order[first : first + batch], step + 1
-            feeds = {**{name: array[rows] for name, array in kept.items()}, names["labels"]: y[rows], **values}
-            feeds |= {names["learning_rate"]: np.float32(rate), names["step"]: np.int64(step)}
-            made = run_graph(graph, {name: np.asarray(value) for name, value in feeds.items()})
-            values = {tensor["input"]: made[tensor["output"]] for tensor in entry["tensors"]}
-            yield float(made[names["loss"]])
-
-
-def scores(package: Path, x: np.ndarray) -> dict[str, float]:
-    """Of each layer, by the format's rules."""
-    content = description(package)
-    scoring = content["scoring"]
-    graph = session(package / scoring["file"])
-    samples = x[: scoring["samples"]]
-    rows = [run_graph(graph, {content["inputs"][0]["name"]: samples[i : i + 1]}) for i in range(len(samples))]
-    points, random = min(scoring["points"], len(samples)), Random(scoring["seed"], 0)
-    count = 1 if points == len(samples) else scoring["subsets"]
-    subsets = [np.array(random.subset(len(samples), points)) for _ in range(count)]
-    found = {}
-    for layer in scoring["layers"]:
-        numbers = np.stack([row[layer["output"]].ravel() for row in rows]).astype(np.float64)
-        assert numbers.shape[1] == layer["numbers"]
-        distance = np.sqrt(((numbers[:, np.newaxis] - numbers) ** 2).sum(-1))
-        found[layer["name"]] = float(np.mean(betti_numbers(distance, subsets))) / (points * layer["size"])
-    return found

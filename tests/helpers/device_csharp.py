@@ -1,25 +1,22 @@
-"""Compiling and running samples/csharp with mono, and the rules of the format, in Python, that it is compared with."""
+"""Compiling and running samples/csharp with mono."""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
-from conftest import INFERENCE_PYTHON, ROOT, missing
+from conftest import ROOT, missing
+from device_commands import checked, runtime_library
+from device_rules import description
 
 import adabet_onnx
 from adabet_onnx import Choices, make_artifacts, make_device, open_model, select
-from adabet_onnx.device.random import shuffle
 
 DEMO, KEPT = Path(adabet_onnx.__file__).parent / "demo", ("parameter", "statistic")
 CSHARP, CASES = ROOT / "samples" / "csharp", ROOT / "tests" / "device_sources" / "csharp"
@@ -56,13 +53,6 @@ def tool(name: str) -> str:
     return found
 
 
-def checked(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command that succeeds."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, **options)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done
-
-
 def compiled(kind: str, made: Path, sources: list[Path], *references: Path, more: tuple[str, ...] = ()) -> Path:
     """Compile without a warning."""
     words = ["-langversion:7", "-warn:4", "-warnaserror", *more, f"-target:{kind}", f"-out:{made}"]
@@ -89,12 +79,7 @@ def managed_library(folder: Path) -> Path:
 
 def runtime_folder(folder: Path) -> Path:
     """A folder with libonnxruntime.so, which is that of the stock wheel: then numbers equal Python's to the bit."""
-    found = sorted(
-        INFERENCE_PYTHON.parent.parent.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.1*")
-    )
-    if not found:
-        missing("the stock onnxruntime is not installed in .venv-inference, or its wheel has no libonnxruntime.so")
-    (folder / "libonnxruntime.so").symlink_to(found[-1])
+    (folder / "libonnxruntime.so").symlink_to(runtime_library())
     return folder
 
 
@@ -188,68 +173,3 @@ def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
     shape = description(program.package)["inputs"][0]["shape"][1:]
     x = np.fromfile(place(program, f"{part}x"), "<f4").reshape(-1, *shape)
     return x, np.fromfile(place(program, f"{part}y"), "<i8")
-
-
-# The rules of docs/device-package.md, with onnxruntime.
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def run_graph(path: Path | onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs, from those of the feeds that the graph has."""
-    graph = session(path) if isinstance(path, Path) else path
-    given = {value.name: feeds[value.name] for value in graph.get_inputs()}
-    names = [value.name for value in graph.get_outputs()]
-    return dict(zip(names, graph.run(names, given), strict=True))
-
-
-def description(package: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((package / "device.json").read_text())
-    return found
-
-
-def features(package: Path, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What steps go on from: one sample at a time."""
-    content = description(package)
-    entry, name = content["entries"][0], content["inputs"][0]["name"]
-    found = {kept["name"]: x for kept in entry["boundary"] if kept["input"] is not None}
-    if entry["frozen"] is not None:
-        graph = session(package / entry["frozen"])
-        rows = [run_graph(graph, {name: x[i : i + 1]}) for i in range(len(x))]
-        found |= {output: np.concatenate([row[output] for row in rows]) for output in rows[0]}
-    return found
-
-
-def stored(entry: Mapping[str, Any], data: bytes, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Tensors by name, from the bytes of a file laid out as the state; zeros for the optimizer."""
-    found = {}
-    for tensor in entry["tensors"]:
-        if tensor["kind"] in kinds:
-            array = np.zeros(tensor["shape"], np.float32)
-            if tensor["kind"] != "optimizer":
-                array = np.frombuffer(data, "<f4", tensor["bytes"] // 4, tensor["offset"]).reshape(tensor["shape"])
-            found[tensor["name"]] = array
-    return found
-
-
-def losses(package: Path, x: np.ndarray, y: np.ndarray, *, batch: int, seed: int, rate: float) -> Iterator[float]:
-    """Of training by the format's rules, epoch after epoch."""
-    entry = description(package)["entries"][0]
-    kept, graph, names = features(package, x), session(package / entry["step"]), entry["names"]
-    start = stored(entry, (package / entry["state"]).read_bytes(), ("parameter", "statistic", "optimizer"))
-    values = {tensor["input"]: start[tensor["name"]] for tensor in entry["tensors"]}
-    step = epoch = 0
-    while True:
-        epoch += 1
-        order = shuffle(len(x), seed, epoch)
-        for first in range(0, len(x), batch):
-            rows, step = order[first : first + batch], step + 1
-            feeds = {**{name: array[rows] for name, array in kept.items()}, names["labels"]: y[rows], **values}
-            feeds |= {names["learning_rate"]: np.float32(rate), names["step"]: np.int64(step)}
-            made = run_graph(graph, {name: np.asarray(value) for name, value in feeds.items()})
-            values = {tensor["input"]: made[tensor["output"]] for tensor in entry["tensors"]}
-            yield float(made[names["loss"]])

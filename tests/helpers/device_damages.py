@@ -8,17 +8,51 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from models import tiny
+
+from adabet_onnx import Choices, DeviceScoring, Packing, make_artifacts, make_device, open_model, select
 
 Damage = Callable[[Path], object]
 ENTRY = ("entries", 0)
 HUGE = 1 << 40
 GRAPHS = ("frozen.onnx", "step.onnx", "eval.onnx", "predict.onnx", "probes.onnx")
 PLAIN = (*GRAPHS, "state.bin", "selected.bin")
+
+
+def small_package(folder: Path) -> Path:
+    """A package in which there is a file of each kind; beside it x and y, samples and labels."""
+    model = open_model(tiny.conv_net())
+    selection = select(model, layers=["conv2", "bn2", "fc"])
+    choices = Choices(optimizer="adamw", batch_norm="batch")
+    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
+    packing = Packing(scoring=DeviceScoring(samples=10, subset_size=6, subsets=3, sketch=16))
+    make_device(folder / "artifacts", folder / "device", packing=packing)
+    rng = np.random.default_rng(0)
+    rng.standard_normal((12, 3, 8, 8)).astype("<f4").tofile(folder / "x")
+    rng.integers(0, 3, 12).astype("<i8").tofile(folder / "y")
+    return folder / "device"
+
+
+def damaged_copies(package: Path, damages: Iterable[Damage], folder: Path) -> list[Path]:
+    """Copies of a package in a folder, each with one damage."""
+    copies = []
+    for i, damage in enumerate(damages):
+        copies.append(folder / f"p{i}")
+        shutil.copytree(package, copies[-1])
+        damage(copies[-1])
+    return copies
+
+
+def bits_of_graphs() -> dict[str, Damage]:
+    """A bit of each graph turned, six times: some of these packages are as good as the whole one."""
+    rng = np.random.default_rng(0)
+    return {f"{n} {where}": flipped(n, where, behind=True) for n in GRAPHS for where in rng.random(6).tolist()}
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -88,14 +122,15 @@ def cut(name: str, part: float, *, behind: bool = False) -> Damage:
     return damage
 
 
-def swapped(one: str, other: str) -> Damage:
-    """Two files in each other's place, with the hashes that they then have."""
+def swapped(one: str, other: str, *, behind: bool = True) -> Damage:
+    """Two files in each other's place; behind: with the hashes that they then have."""
 
     def damage(folder: Path) -> None:
         first, second = (folder / one).read_bytes(), (folder / other).read_bytes()
         (folder / one).write_bytes(second)
         (folder / other).write_bytes(first)
-        hashed(folder)
+        if behind:
+            hashed(folder)
 
     return damage
 

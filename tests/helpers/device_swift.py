@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from conftest import ROOT, SWIFT
-from device_c import DEVICE, checked, header_folder, runtime_library
+from device_c import DEVICE, header_folder
+from device_commands import checked, runtime_library
 
 IOS = ROOT / "samples" / "ios"
 SOURCES = IOS / "Sources"

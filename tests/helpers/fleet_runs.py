@@ -36,13 +36,13 @@ from adabet_onnx import (
     simulate_fleet,
 )
 from adabet_onnx.data.dataset import ArrayRows, Dataset
-from adabet_onnx.fleet.bench import Bench
-from adabet_onnx.fleet.client import Client, Own
+from adabet_onnx.fleet.client import Client, ClientSetup
+from adabet_onnx.fleet.client_artifacts import ClientArtifacts
 from adabet_onnx.fleet.flower import FlowerStrategy
 from adabet_onnx.fleet.flower_client import client_app
 from adabet_onnx.fleet.flower_server import FlowerGrid, run
 from adabet_onnx.fleet.grids import InProcess
-from adabet_onnx.fleet.messages import Local, Reply, Task
+from adabet_onnx.fleet.messages import Local, Reply, RoundTask
 from adabet_onnx.fleet.record import load_checkpoint
 from adabet_onnx.fleet.server import Server
 
@@ -99,13 +99,13 @@ def prepared(folder: Path, *, headed: bool = False) -> Path:
     return folder / "artifacts"
 
 
-def plain(folder: Path, bench: Bench, rounds: int) -> dict[str, np.ndarray]:
+def plain(folder: Path, bench: ClientArtifacts, rounds: int) -> dict[str, np.ndarray]:
     """The same without Flower."""
     clients = []
     for node in range(1, CLIENTS + 1):
         x, y = pictures(SAMPLES, node)
         data = Dataset(ArrayRows({"": x}), y.astype(np.int64))
-        clients.append(Client(Own(node, data, folder / f"plain{node}", {}), bench))
+        clients.append(Client(ClientSetup(node, data, folder / f"plain{node}", {}), bench))
     server = Server(
         InProcess(clients),
         folder / "plain",
@@ -123,7 +123,7 @@ CONFIG = {"rounds": 2, "nodes": CLIENTS, "batch-size": 16, "learning-rate": 0.01
 
 def apps(folder: Path) -> dict[str, Any]:
     """Both apps in one process give what the same clients give without Flower."""
-    bench = Bench(prepared(folder))
+    bench = ClientArtifacts(prepared(folder))
     grid = OwnGrid(client_app(), folder)
     config = CONFIG | {"artifacts": str(folder / "artifacts"), "folder": str(folder / "results")}
     rows = run(grid, config)
@@ -159,7 +159,7 @@ def votes(folder: Path) -> dict[str, Any]:
 
 def spoilt(folder: Path) -> dict[str, Any]:
     """Replies that are damaged on the way are dropped, each with a line."""
-    bench = Bench(prepared(folder))
+    bench = ClientArtifacts(prepared(folder))
     found = {}
 
     def array_of(data: bytes, dtype: str = "float32", shape: tuple[int, ...] = (4, 8)) -> Any:
@@ -192,13 +192,13 @@ def spoilt(folder: Path) -> dict[str, Any]:
         config = CONFIG | {"artifacts": str(folder / "artifacts"), "folder": str(folder / what), "rounds": 1}
         row = run(grid, config)[-1]
         found[what] = {"clients": row["clients"], "dropped": row["dropped"]}
-    task = Task(1, bench.model_sha256, bench.initial_values(), Local(batch_size=16))
+    task = RoundTask(1, bench.model_sha256, bench.initial_values(), Local(batch_size=16))
     grid = FlowerGrid(OwnGrid(client_app(), folder), 60)
     found["not installed"] = [reply.error for reply in grid.train([1], replace_key(grid, task))]
     return found
 
 
-def replace_key(grid: FlowerGrid, task: Task) -> Task:
+def replace_key(grid: FlowerGrid, task: RoundTask) -> RoundTask:
     """Ask for artifacts that no node has."""
     grid._key, grid._have = "ab" * 32, {1, 2, 3}
     return task
@@ -276,7 +276,7 @@ def strategies(folder: Path) -> dict[str, Any]:
 
 def private(folder: Path) -> dict[str, Any]:
     """Flower's modifier for local differential privacy changes what a client sends, and the round takes it."""
-    bench = Bench(prepared(folder))
+    bench = ClientArtifacts(prepared(folder))
     plainly = plain(folder, bench, 1)
     mod = LocalDpMod(clipping_norm=0.5, sensitivity=0.01, epsilon=100.0, delta=1e-5)
     config = CONFIG | {"artifacts": str(folder / "artifacts"), "folder": str(folder / "results"), "rounds": 1}

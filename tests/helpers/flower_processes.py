@@ -153,7 +153,7 @@ class Processes:
 
 
 def ended(process: subprocess.Popen[bytes], *, killed: bool = False) -> None:
-    """End a process and all that it started; where it is killed, without a word to it."""
+    """End a process and all that it started: by SIGTERM, or where `killed`, by SIGKILL."""
     family = []
     if process.poll() is None:
         family = psutil.Process(process.pid).children(recursive=True)  # some are in groups of their own

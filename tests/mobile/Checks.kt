@@ -138,7 +138,7 @@ private suspend fun flows(device: DevicePackage, data: Samples, folder: File) {
 
     options.progress = File(folder, "cancelled.progress")
     device.training(data, options).takeWhile { it !is FitEvent.Step || it.step < steps[0].steps + 3 }.collect()
-    holds("cancelled, it keeps whole epochs", options.progress!!.isFile)
+    holds("cancelled, it keeps complete epochs", options.progress!!.isFile)
     val again = device.training(data, options).toList()
     holds("and begins after them", again.filterIsInstance<FitEvent.Step>().first().step == steps[0].steps + 1L)
     holds("and comes to the same end", bytes((again.last() as FitEvent.Done).model, folder) == expected)

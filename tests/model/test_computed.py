@@ -430,7 +430,7 @@ def test_what_is_computed_in_two_ways_from_one_weight_is_trained_apart_with_a_no
     nodes = [node("Mul", ["v", "gain"], ["W"], "/w"), node("Div", ["v", "gain"], ["V"], "/v")]
     model = open_model(two_products(nodes, {"v": normal(6, 6), "gain": np.float32(0.5)}))
     assert [layer.name for layer in model.layers] == ["/a", "/b"]
-    assert any("'W', 'V' come from 'v', which ties them" in note for note in model.notes)
+    assert any("'W', 'V' are computed from 'v', which ties them" in note for note in model.notes)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_bias_of_integers(rng):
 def test_a_bias_by_other_scales_is_named():
     proto, _ = with_integer_bias(other_scale=True)
     with pytest.raises(
-        ModelError, match=r"'/conv' \(ConvInteger\) cannot .* 'conv/across', added to it, is not a const"
+        ModelError, match=r"'/conv' \(ConvInteger\) cannot .* 'conv/across', which is added to it, is not a const"
     ):
         open_model(proto)
 

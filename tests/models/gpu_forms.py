@@ -136,5 +136,5 @@ REFUSED: dict[str, tuple[Case, str]] = {
     ),
     "tanh": (one("Gelu", normal(5), approximate="tanh", opset=20), "no Gelu that is approximated by tanh"),
     "old": (one("Relu", normal(5), opset=12), "needs opset 13 or newer, and a node keeps the graph at 12"),
-    "unknown operator": (one("Softsign", normal(5)), "the profile webgpu has no Softsign, which node '/node'"),
+    "unknown operator": (one("Softsign", normal(5)), "the profile webgpu has no Softsign, which is node '/node'"),
 }

@@ -538,7 +538,7 @@ def renew(content: dict[str, Any], folder: Path) -> None:
         (lambda c: c["boundary"][0].update(shape=["N", -1]), r"'shape' must be 'N' followed by"),
         (lambda c: c["boundary"][0].update(dtype="object"), r"'dtype' is 'object'"),
         (lambda c: c["boundary"][0].update(bytes=True), r"'bytes'"),
-        (lambda c: c["boundary"][0].update(input="other"), r"'input' is 'other', which is none of the inputs"),
+        (lambda c: c["boundary"][0].update(input="other"), r"'input' is 'other', which is not one of the inputs"),
         (lambda c: c["boundary"].append(c["boundary"][0]), r"twice"),
         (lambda c: c.pop("boundary"), r"'boundary' is missing"),
         (lambda c: c["files"].pop("frozen"), r"'frozen' is missing"),

@@ -437,7 +437,7 @@ def test_a_short_state_is_refused(tmp_path):
         ({}, "both", "unknown backend 'both'"),
     ],
 )
-def test_what_a_backend_lacks_is_refused_with_a_word(choices, backend, message):
+def test_what_a_backend_lacks_is_rejected_with_an_explanation(choices, backend, message):
     with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         choose_backend(backend, Choices(**choices))
 

@@ -95,7 +95,7 @@ def test_predictions_agree_with_those_of_the_cpu(both):
 def test_a_provider_that_takes_little_is_told_once(both):
     assert both["taken"] == []
     (said,) = both["declined"]
-    assert f"{OPENVINO} takes 1 of the 3 nodes of <ModelProto>: the CPU computes the others (Conv, Det)" in said
+    assert f"{OPENVINO} runs 1 of the 3 nodes of <ModelProto>: the CPU computes the others (Conv, Det)" in said
 
 
 def event(name: str, operator: str, provider: str) -> dict:
@@ -115,13 +115,13 @@ PART = event("part", "OpenVINO-EP-subgraph_1", OPENVINO)
         ([PART, event("a", "MaxPool", CPU), event("a", "MaxPool", CPU)], None),  # in two runs
         (
             [PART, *(event(name, "Relu", CPU) for name in "abcd")],
-            f"{OPENVINO} takes 3 of the 7 nodes of the model: the CPU computes the others (Relu)",
+            f"{OPENVINO} runs 3 of the 7 nodes of the model: the CPU computes the others (Relu)",
         ),
         (
             [PART, event("a", "Conv", CPU), event("b", "FusedConv", CPU)],  # what takes the time
-            "takes 5 of the 7 nodes of the model: the CPU computes the others (Conv, FusedConv)",
+            "runs 5 of the 7 nodes of the model: the CPU computes the others (Conv, FusedConv)",
         ),
-        ([event(str(i), name, CPU) for i, name in enumerate(NODES)], "takes none of the 7 nodes"),
+        ([event(str(i), name, CPU) for i, name in enumerate(NODES)], "runs none of the 7 nodes"),
         ([{"cat": "Session", "name": "model_run"}], None),
         (None, None),
     ],
@@ -129,15 +129,15 @@ PART = event("part", "OpenVINO-EP-subgraph_1", OPENVINO)
 def test_what_a_profile_says_of_a_provider(tmp_path, events, said):
     (tmp_path / "profile").write_text("[" if events is None else json.dumps(events))
     found = placement.placement(tmp_path / "profile", NODES)
-    text = None if found is None else found.said(OPENVINO, "the model")
+    text = None if found is None else found.warning(OPENVINO, "the model")
     assert (text is None) == (said is None)
     assert said is None or said in text
-    assert text is None or text.endswith("Does it pay? Otherwise leave out `provider`.")
+    assert text is None or text.endswith("Leave out `provider` unless it is faster.")
 
 
 def test_the_profile_of_a_run_tells_where_nodes_ran(tmp_path, monkeypatch):
     """Of the real runtime: the provider that is named takes nothing, for it is not there."""
-    monkeypatch.setattr(placement, "_told", set())
+    monkeypatch.setattr(placement, "_warned", set())
     monkeypatch.setattr(placement.tempfile, "tempdir", str(tmp_path))
     model = tiny.conv_net()
     options = runtime.session_options(1)
@@ -147,7 +147,7 @@ def test_the_profile_of_a_run_tells_where_nodes_ran(tmp_path, monkeypatch):
     watched = placement.Watched(session, folder, OPENVINO, "the model", [node.op_type for node in model.graph.node])
     shape = [2, *open_model(model).inputs[0].shape[1:]]
     feeds = {watched.get_inputs()[0].name: np.ones(shape, np.float32)}
-    with pytest.warns(ProviderWarning, match=f"{OPENVINO} takes .* of the .* nodes of the model: the CPU computes"):
+    with pytest.warns(ProviderWarning, match=f"{OPENVINO} runs .* of the .* nodes of the model: the CPU computes"):
         first = runtime.run_session(watched, None, feeds, "the model")
     assert not list(tmp_path.iterdir())
     second = runtime.run_session(watched, None, feeds, "the model")  # pytest makes a second warning an error
@@ -173,7 +173,7 @@ def test_what_is_not_there_is_named_with_what_is():
         Runtime(provider="tensorrt")
     with pytest.raises(UsageError, match=f"knows no execution provider 'opnvino'.*{CPU}.*Did you mean {OPENVINO}"):
         Runtime(provider="opnvino")
-    with pytest.raises(UsageError, match=r"`provider_options` are of an execution provider. Give `provider` too"):
+    with pytest.raises(UsageError, match=r"`provider_options` belong to an execution provider. Give `provider` too"):
         Runtime(provider_options={"device_type": "GPU"})
 
 
@@ -219,7 +219,7 @@ def test_the_command_line_has_it(tmp_path, monkeypatch, capfd):
     said = command("predict", model, DEMO / "digits_shifted.npz", "--provider", "nothing", code=2).err
     assert f"It has {CPU}" in said or CPU in said
     said = command("predict", model, DEMO / "digits_shifted.npz", "--provider-option", "a=b", code=2).err
-    assert "--provider-option are of an execution provider. Give --provider too" in said
+    assert "--provider-option belong to an execution provider. Give --provider too" in said
     config = tmp_path / "run.toml"
     config.write_text('[runtime]\nprovider = "nothing"\nprovider-option = {device_type = "GPU", num = 1}\n')
     said = command("run", model, DEMO / "digits_shifted.npz", "-o", tmp_path / "out", "--config", config, code=2).err

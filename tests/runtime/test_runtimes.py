@@ -236,5 +236,5 @@ def test_what_a_profile_lacks_is_named(tmp_path):
         onnx.helper.make_node("MatMul", ["s", "b.weight"], ["logits"], "/b"),
     ]
     model = tiny.build(nodes, {"a.weight": tiny.normal(6, 8), "b.weight": tiny.normal(8, 3)}, input_shape=["N", 6])
-    with pytest.raises(UsageError, match="the profile webgpu has no Softsign, which node '/odd'"):
+    with pytest.raises(UsageError, match="the profile webgpu has no Softsign, which is node '/odd'"):
         webgpu(model, tmp_path)

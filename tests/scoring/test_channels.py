@@ -392,7 +392,7 @@ def test_ort_refuses(tmp_path):
         ({"conv1": (0,)}, "is not selected"),
     ],
 )
-def test_channels_a_layer_has_not_got(channels, said):
+def test_channels_that_a_layer_does_not_have(channels, said):
     model = open_model(tiny.conv_net())
     with pytest.raises(UsageError, match=said):
         trainable_graph(model, dataclasses.replace(in_part(model, ["conv2"]), channels=channels), backend="portable")
@@ -460,7 +460,7 @@ def test_where_memory_is_short_channels_are_scored_from_parts_of_groups(rng):
     limit = base_bytes(model) + 17 * sample_bytes(model) + 4 * 8 * 17**2  # 50 samples: three parts of 16
     found = score_channels(model, x, plain, max_memory=limit)
     (note,) = found.notes
-    assert note.startswith("channels are scored from groups of 16 samples instead of 50, to keep within 2")
+    assert note.startswith("channels are scored from groups of 16 samples instead of 50, to stay within 2")
     assert score_channels(model, x, found, max_memory=limit).notes == found.notes
     raw = activations(model, {"input": x[list(plain.samples[0])]})["conv2"]
     parts = [raw[start : start + 16] for start in (0, 16, 32)]

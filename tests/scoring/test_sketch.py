@@ -234,7 +234,7 @@ def test_scores_do_not_depend_on_memory_where_sketches_stay_as_large(rng):
     assert roomy.settings["forwarded_at_once"] > tight.settings["forwarded_at_once"] == 1
     assert tight.settings["passes"] > 1
     assert tight.settings["sketch_half_precision"] is True
-    assert any("passes over the samples, to keep within 2" in note for note in tight.notes)
+    assert any("passes over the samples, to stay within 2" in note for note in tight.notes)
     assert roomy.notes == ()
     for one_of, other in zip(tight.layers, roomy.layers, strict=True):
         assert one_of.b1_mean == pytest.approx(other.b1_mean, rel=0.05)
@@ -319,12 +319,12 @@ def test_score_refuses_a_single_number_that_is_none(rng):
     ("settings", "said"),
     [
         ({"sketch": "some"}, "`sketch` must be a whole number, auto or off, not 'some'"),
-        ({"sketch": 63}, "a sketch of 63 numbers says too little of an activation: take at least 64"),
+        ({"sketch": 63}, "a sketch of 63 numbers is too small for an activation: use at least 64"),
         ({"sketch": -1}, "a sketch of -1 numbers"),
         ({"sketch": 100.5}, "`sketch` must be a whole number or text, not 100.5"),
         ({"sketch": True}, "`sketch` must be a whole number or text, not True"),
         ({"sketch": None}, "`sketch` must be a whole number or text, not None"),
-        ({"sketch": 100, "estimator": "batches"}, "the estimator batches takes exact distances"),
+        ({"sketch": 100, "estimator": "batches"}, "the estimator batches uses exact distances"),
     ],
 )
 def test_sizes_that_are_none(settings, said):
@@ -461,7 +461,7 @@ def test_sketches_become_smaller_where_passes_would_be_many():
     limit = base_bytes(model) + sample_bytes(model)
     plan = plan_passes(model, 512, limit + 512 * 8192 * 2)
     assert 1024 <= plan.size < 8192
-    assert plan.notes[0].startswith(f"sketches of {plan.size} numbers instead of 8192, to keep within ")
+    assert plan.notes[0].startswith(f"sketches of {plan.size} numbers instead of 8192, to stay within ")
     assert [name for part in plan.parts for name in part] == [layer.name for layer in model.layers]
     assert plan_passes(model, 512, limit + 512 * 64 * 4, 64).size == 64, "what is asked for is not made smaller"
     with pytest.raises(DataError, match=r"one sample at a time needs about .* over the limit of .*max_memory"):

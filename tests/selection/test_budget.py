@@ -154,7 +154,7 @@ def test_an_impossible_budget_says_the_smallest_possible_one(scores):
 
 @pytest.mark.parametrize("wrong", [{"max_memory": 0}, {"max_memory_share": -1.0}, {"max_update": -3}])
 def test_limits_must_be_positive(wrong):
-    with pytest.raises(UsageError, match=r"must be above 0|must be a size of a byte or more"):
+    with pytest.raises(UsageError, match=r"must be above 0|must be a size of at least one byte"):
         Budget(**wrong)
 
 

@@ -101,7 +101,6 @@ def folder(tmp_path_factory) -> Path:
     cost = Cost(memory_bytes=3 << 20, seconds=0.01, frozen_bytes=3 << 20, frozen_seconds=0.02, tail_bytes=1 << 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: cost)
         patch.setattr("adabet_onnx.cost.measure._measure", lambda *given: cost)
         run_commands(folder)
     return folder

@@ -458,7 +458,7 @@ def test_no_epochs_leave_the_state_as_it_is(folder, data, tmp_path):
     assert trainer.rates is None
     assert trainer.learned.rate is None
     assert trainer.learned.advice is None
-    assert "the model is what it was" in trainer.learned.unchanged
+    assert "the model is unchanged" in trainer.learned.unchanged
     assert (folder / LAST).is_file()
     assert not (folder / START).exists()
     export_model(folder, tmp_path / "same.onnx")
@@ -488,7 +488,7 @@ def test_the_main_job_without_epochs(tmp_path, data):
     assert outcome.learning_rate is None
     assert outcome.rates is None
     assert outcome.epochs == 0
-    assert any("the model is what it was" in text for text in outcome.warnings)
+    assert any("the model is unchanged" in text for text in outcome.warnings)
     assert outcome.plot() is not None
     assert outcome._repr_html_()
 

@@ -338,7 +338,7 @@ def test_what_is_read_is_not_written_over(words, here, monkeypatch, capfd):
     np.save(here / "folder" / "y.npy", Y)
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     result = command_of(monkeypatch, capfd)(*words, code=2)
-    assert "which is read as well and would be lost" in result.err
+    assert "which is also an input and would be overwritten" in result.err
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 
@@ -350,7 +350,9 @@ def test_what_is_read_is_not_written_over_from_python(here):
         lambda: predict("m.onnx", "d.npz", save_predictions="d.npz"),
         lambda: adapt("m.onnx", "d.npz", "run", adapting=Adapting(save_predictions="d.npz")),
     ):
-        with pytest.raises(UsageError, match=r"d.npz, which is read as well and would be lost. Give another path"):
+        with pytest.raises(
+            UsageError, match=r"d.npz, which is also an input and would be overwritten. Give another output path"
+        ):
             call()
     assert (here / "d.npz").read_bytes() == before
     assert not (here / "run").exists()

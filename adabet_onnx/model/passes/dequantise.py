@@ -32,12 +32,8 @@ _PLAIN = {
     "QLinearAveragePool": ("AveragePool", 1),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", 1),
 }
-_NEEDED = {
-    "DynamicQuantizeLSTM": 3,
-    "DynamicQuantizeMatMul": 3,
-    "MatMulIntegerToFloat": 4,
-    "QGemm": 6,
-}  # number of required inputs
+# Number of required inputs.
+_NEEDED = {"DynamicQuantizeLSTM": 3, "DynamicQuantizeMatMul": 3, "MatMulIntegerToFloat": 4, "QGemm": 6}
 
 
 def is_quantised(model: ir.Model) -> bool:

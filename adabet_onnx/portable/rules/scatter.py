@@ -37,9 +37,8 @@ def scatter_elements(build: Builder, indices: ir.Value, updates: ir.Value, count
     """
     before, _, width = dims(updates)
     if indices.dtype == ir.DataType.INT64 and indices.const_value is None:
-        indices = build.op(
-            "Cast", indices, to=int(ir.DataType.INT32)
-        )  # there is one index for each element: half the memory
+        # There is one index for each element, so this halves the memory.
+        indices = build.op("Cast", indices, to=int(ir.DataType.INT32))
     everywhere = build.expand(indices, dims(updates))
     base = zeros(build, (before, count, width), updates)
     return build.op("ScatterElements", base, everywhere, updates, axis=1, reduction="add", shape=(before, count, width))

@@ -219,7 +219,7 @@ namespace Adabet.Device
                 Extend(sum.ToArray());
             }
 
-            /// <summary>Adds a sum to the basis, and 1 to the rank if it is no sum of what is there.</summary>
+            /// <summary>Adds a sum to the basis, and 1 to the rank if it is not a sum of what is there.</summary>
             private void Extend(int[] sum)
             {
                 while (sum.Length > 0)

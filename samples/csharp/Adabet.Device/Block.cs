@@ -13,7 +13,7 @@ namespace Adabet.Device
         private GCHandle pin;
 
         /// <param name="bytes">how many</param>
-        /// <param name="what">that is, for the message where there is no room</param>
+        /// <param name="what">that is, for the message where there is not enough memory</param>
         public Block(long bytes, string what) : this(Room(bytes, what)) { }
 
         /// <summary>Over an array that there is.</summary>
@@ -35,7 +35,7 @@ namespace Adabet.Device
                 cause = error;
             }
             throw new DeviceException(DeviceError.OutOfMemory,
-                $"There is no room for {bytes} bytes of {what}. Take fewer samples or a smaller batch size, or keep no features.", cause);
+                $"There is not enough memory for {bytes} bytes of {what}. Take fewer samples or a smaller batch size, or keep no features.", cause);
         }
 
         /// <summary>A tensor in these bytes; it must not outlive them.</summary>

@@ -66,7 +66,7 @@ namespace Adabet.Device
             }
         }
 
-        /// <summary>A delta or progress, held against package and entry.</summary>
+        /// <summary>A delta or progress, checked against package and entry.</summary>
         /// <param name="progressOnly">a delta is refused</param>
         /// <param name="place">where training stands; null for a delta</param>
         /// <returns>the state, with zeros for what the file does not have</returns>
@@ -80,7 +80,7 @@ namespace Adabet.Device
             place = null;
             if (progress)
             {
-                Expect(file, what, "package", package, "It is of another package: begin anew");
+                Expect(file, what, "package", package, "It is of another package: start again");
                 place = new Place(Whole(file, what, "epoch", 0, Checked.Most), Whole(file, what, "step", 0, Checked.Most),
                     (uint)Whole(file, what, "seed", 0, uint.MaxValue), (int)Whole(file, what, "batch_size", 1, Describe.MostSamples));
             }
@@ -88,10 +88,10 @@ namespace Adabet.Device
             string expected = Metadata(file, "sha256");
             if (found != expected)
                 throw new DeviceException(DeviceError.WrongHash,
-                    $"{what} has data of the SHA-256 {found}, expected {Shown(expected)}: it is damaged. Get it anew.");
+                    $"{what} has data of the SHA-256 {found}, expected {Shown(expected)}: it is damaged. Get it again.");
             int count = progress ? entry.Tensors.Count : entry.KeptCount;
             byte[] state = Take(file, what, entry, count);
-            State.CheckFinite(entry, state, count, DeviceError.NotFinite, $"{what} is damaged: get it anew.");
+            State.CheckFinite(entry, state, count, DeviceError.NotFinite, $"{what} is damaged: get it again.");
             return state;
         }
 
@@ -109,7 +109,7 @@ namespace Adabet.Device
         private static SafeTensors Open(string path, long dataBytes)
         {
             string what = Path.GetFileName(path);
-            if (string.IsNullOrEmpty(what)) throw new DeviceException(DeviceError.WrongOption, $"{Json.Shown(path)} is no path of a file.");
+            if (string.IsNullOrEmpty(what)) throw new DeviceException(DeviceError.WrongOption, $"{Json.Shown(path)} is not a path of a file.");
             return new SafeTensors(PackageFiles.ReadAll(path, what, Math.Min(8L + Json.MostBytes + dataBytes, DType.MostBytes)), what);
         }
 
@@ -146,7 +146,7 @@ namespace Adabet.Device
                 && long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long number) && number >= least && number <= most)
                 return number;
             throw new DeviceException(DeviceError.WrongFile,
-                $"{what} has the {key} {Json.Shown(text)}, expected a whole number from {least} to {most}. Begin anew.");
+                $"{what} has the {key} {Json.Shown(text)}, expected a whole number from {least} to {most}. Start again.");
         }
 
         private static byte[] Take(SafeTensors file, string what, Entry entry, int count)

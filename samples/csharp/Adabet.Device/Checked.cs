@@ -29,7 +29,7 @@ namespace Adabet.Device
 
         public DeviceException Refuse(string why)
         {
-            return new DeviceException(DeviceError.WrongFile, $"{file}: {(where == "" ? "it" : where)} {why}. Get it anew.");
+            return new DeviceException(DeviceError.WrongFile, $"{file}: {(where == "" ? "it" : where)} {why}. Get it again.");
         }
 
         public bool IsThere => value != Missing;

@@ -72,7 +72,7 @@ namespace Adabet.Device
             return product;
         }
 
-        /// <summary>A shape as people read it.</summary>
+        /// <summary>A shape in readable form.</summary>
         public static string Shown(IEnumerable<long> shape)
         {
             return shape == null ? "" : "[" + string.Join(", ", shape.Select(n => n == -1 ? "N" : n.ToString())) + "]";

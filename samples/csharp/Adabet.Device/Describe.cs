@@ -42,7 +42,7 @@ namespace Adabet.Device
             return about;
         }
 
-        /// <summary>What personal models read is written anew, and must not be what anything else is read from.</summary>
+        /// <summary>What personal models read is rewritten, and must not be what anything else is read from.</summary>
         private static void MarkRewritten(Checked root, Description about)
         {
             var others = about.Entries.SelectMany(entry => new[]

@@ -16,7 +16,7 @@ namespace Adabet.Device
         internal int RowBytes => (int)(DType.Product(Shape) * Type.Bytes);
     }
 
-    /// <summary>An output of the model. Its shape is for people; what comes out has its own.</summary>
+    /// <summary>An output of the model. Its shape is informational; what comes out has its own.</summary>
     public sealed class OutputPort
     {
         internal OutputPort() { }
@@ -62,11 +62,11 @@ namespace Adabet.Device
         internal TrainingDefaults() { }
         /// <summary>Above 0.</summary>
         public double LearningRate { get; internal set; }
-        /// <summary>Samples of a step.</summary>
+        /// <summary>Samples per step.</summary>
         public int BatchSize { get; internal set; }
         /// <summary>How often each sample is seen.</summary>
         public int Epochs { get; internal set; }
-        /// <summary>Of the order of samples.</summary>
+        /// <summary>Random seed of the order of samples.</summary>
         public uint Seed { get; internal set; }
     }
 
@@ -95,7 +95,7 @@ namespace Adabet.Device
         public IReadOnlyList<ScoredLayer> Layers { get; internal set; }
     }
 
-    /// <summary>What steps go on from.</summary>
+    /// <summary>What training steps start from.</summary>
     public sealed class Boundary : Port
     {
         internal Boundary() { }
@@ -139,7 +139,7 @@ namespace Adabet.Device
             Bytes = bytes;
         }
 
-        /// <summary>Samples of a step.</summary>
+        /// <summary>Samples per step.</summary>
         public long Batch { get; }
         /// <summary>What that takes.</summary>
         public long Bytes { get; }
@@ -161,7 +161,7 @@ namespace Adabet.Device
         public string Selected { get; internal set; }
         /// <summary>The size of that file.</summary>
         public int SelectedBytes { get; internal set; }
-        /// <summary>What steps go on from.</summary>
+        /// <summary>What training steps start from.</summary>
         public IReadOnlyList<Boundary> Boundary { get; internal set; }
         /// <summary>What changes in training.</summary>
         public IReadOnlyList<TensorRecord> Tensors { get; internal set; }
@@ -228,7 +228,7 @@ namespace Adabet.Device
     {
         public string Name, Sha256;
         public long Bytes;
-        /// <summary>It is written anew for a personal model, so that its SHA-256 says nothing.</summary>
+        /// <summary>It is rewritten for a personal model, so that its SHA-256 says nothing.</summary>
         public bool Rewritten;
     }
 }

@@ -4,30 +4,30 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>What went wrong: a program acts on it, a person on the message.</summary>
+    /// <summary>Error codes, for programs; the message is for users.</summary>
     public enum DeviceError
     {
-        /// <summary>A file is missing, damaged or not what it should be.</summary>
+        /// <summary>A file is missing, damaged or invalid.</summary>
         WrongFile,
-        /// <summary>The bytes of a file do not have the SHA-256 that was promised.</summary>
+        /// <summary>A file does not have the recorded SHA-256.</summary>
         WrongHash,
-        /// <summary>Data or a tensor of another size or type than the model takes.</summary>
+        /// <summary>The size or type of data or of a tensor does not match the model.</summary>
         WrongShape,
-        /// <summary>A label that is no class.</summary>
+        /// <summary>A label that is not a class.</summary>
         LabelOutOfRange,
         /// <summary>Numbers that are NaN or infinite.</summary>
         NotFinite,
-        /// <summary>Training diverged; the values of the last whole epoch remain.</summary>
+        /// <summary>Training diverged; the values are those of the last complete epoch.</summary>
         LossNotFinite,
-        /// <summary>There is no memory left, or less was allowed than is needed.</summary>
+        /// <summary>Out of memory, or the memory limit is too small.</summary>
         OutOfMemory,
-        /// <summary>A file cannot be written: no room, no permission.</summary>
+        /// <summary>a file cannot be written: no space or no permission.</summary>
         Storage,
-        /// <summary>A delta or progress of another model, package, entry or training.</summary>
+        /// <summary>A delta or progress file belongs to another model, package, entry or training.</summary>
         WrongModel,
         /// <summary>Too few samples to score, train or evaluate with.</summary>
         TooFewSamples,
-        /// <summary>An option that makes no sense.</summary>
+        /// <summary>An invalid option.</summary>
         WrongOption,
         /// <summary>The entry is being trained.</summary>
         Busy,
@@ -36,8 +36,8 @@ namespace Adabet.Device
     }
 
     /// <summary>
-    /// The one exception that this library throws, besides those for cancelling, for what was disposed of and for a
-    /// null that is given.
+    /// The only exception that this library throws, except for those for cancelling, disposed objects and null
+    /// arguments.
     /// </summary>
     public sealed class DeviceException : Exception
     {

@@ -51,7 +51,7 @@ namespace Adabet.Device
 
         /// <summary>Open a package, and see that every file is whole and the runtime new enough.</summary>
         /// <param name="folder">where device.json is</param>
-        /// <exception cref="DeviceException">it is no package, damaged, or for another runtime</exception>
+        /// <exception cref="DeviceException">it is not a package, damaged, or for another runtime</exception>
         public static Task<DevicePackage> OpenAsync(string folder, OpenOptions options = null, CancellationToken token = default(CancellationToken))
         {
             if (folder == null) throw new ArgumentNullException(nameof(folder));
@@ -133,7 +133,7 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>Raw numbers of whole samples, such as pixels of 0 to 255, as the model takes them.</summary>
+        /// <summary>Raw numbers of whole samples, such as pixels of 0 to 255, in the form of the model's input.</summary>
         /// <param name="raw">colours in the order red, green, blue</param>
         /// <param name="input">its number</param>
         public float[] Preprocess(float[] raw, int input = 0)

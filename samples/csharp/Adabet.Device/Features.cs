@@ -5,7 +5,7 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>What steps go on from: computed once for each sample and kept, or anew for each batch.</summary>
+    /// <summary>What training steps start from: computed once for each sample and kept, or again for each batch.</summary>
     internal sealed class Features : IDisposable
     {
         private readonly Entry entry;

@@ -3,35 +3,35 @@ using System.Threading;
 
 namespace Adabet.Device
 {
-    /// <summary>How an entry is trained. What is null is as the package says, or as training was begun before.</summary>
+    /// <summary>How an entry is trained. Null means the package's value, or that of the training to resume.</summary>
     public sealed class FitOptions
     {
-        /// <summary>Whole epochs when it is done, those before it went on counted.</summary>
+        /// <summary>Total number of epochs, including those before it was resumed.</summary>
         public int? Epochs { get; set; }
-        /// <summary>Samples of a step.</summary>
+        /// <summary>Samples per step.</summary>
         public int? BatchSize { get; set; }
         /// <summary>Above 0.</summary>
         public double? LearningRate { get; set; }
-        /// <summary>Of the order of samples.</summary>
+        /// <summary>Random seed of the order of samples.</summary>
         public uint? Seed { get; set; }
         /// <summary>
-        /// A file that is written after each epoch, and gone on from where it exists. The same samples in the same order
-        /// then give the same bits as without the interruption.
+        /// A file written after each epoch, from which training resumes if it exists. With the same
+        /// samples in the same order, results are bit-identical to those without the interruption.
         /// </summary>
         public string ProgressFile { get; set; }
         /// <summary>Evaluated after each epoch.</summary>
         public Labelled HeldOut { get; set; }
-        /// <summary>Compute the frozen part once for each sample and keep it, or anew for each batch, to save memory.</summary>
+        /// <summary>Compute the frozen part once for each sample and keep it, or again for each batch, to save memory.</summary>
         public bool KeepFeatures { get; set; } = true;
         /// <summary>Pauses training between steps.</summary>
         public TrainingPause Pause { get; set; }
-        /// <summary>Told after each step.</summary>
+        /// <summary>Called after each step.</summary>
         public IProgress<StepReport> StepDone { get; set; }
-        /// <summary>Told after each epoch, when progress is stored.</summary>
+        /// <summary>Called after each epoch, when progress is stored.</summary>
         public IProgress<EpochReport> EpochDone { get; set; }
     }
 
-    /// <summary>Pauses training between steps, as long as it is asked to.</summary>
+    /// <summary>Pauses training between steps until it is resumed.</summary>
     public sealed class TrainingPause : IDisposable
     {
         private readonly ManualResetEventSlim going = new ManualResetEventSlim(true);
@@ -42,7 +42,7 @@ namespace Adabet.Device
             going.Reset();
         }
 
-        /// <summary>Go on.</summary>
+        /// <summary>Resume.</summary>
         public void Continue()
         {
             going.Set();
@@ -95,7 +95,7 @@ namespace Adabet.Device
             HeldOut = heldOut;
         }
 
-        /// <summary>Whole epochs so far.</summary>
+        /// <summary>Complete epochs so far.</summary>
         public long Epoch { get; }
         /// <summary>Steps so far.</summary>
         public long Step { get; }

@@ -6,7 +6,7 @@ using Microsoft.ML.OnnxRuntime;
 namespace Adabet.Device
 {
     /// <summary>
-    /// Steps in the documented order, with two sets of values that take turns as what is read and what is written. Nothing
+    /// Steps in the documented order, with two sets of values that alternate as input and output. Nothing
     /// is allocated for a step but what the call of the runtime takes.
     /// </summary>
     internal sealed class Fitting : IDisposable
@@ -61,7 +61,7 @@ namespace Adabet.Device
             }
         }
 
-        /// <summary>Where training stands, after whole epochs.</summary>
+        /// <summary>Where training stands, after complete epochs.</summary>
         public Place Place { get; private set; }
 
         public int StepsPerEpoch => (data.Count - 1) / Place.BatchSize + 1;

@@ -52,13 +52,13 @@ namespace Adabet.Device
                     var known = (DeviceException)DeviceException.From(error, $"opening {file}");
                     if (known.Error == DeviceError.OutOfMemory) throw known;
                     throw new DeviceException(DeviceError.WrongFile, $"{file} cannot be opened: {DeviceException.Sentence(error)} "
-                        + $"Copy the package anew; it needs ONNX Runtime {about.OldestOnnxRuntime} or newer.", error);
+                        + $"Copy the package again; it needs ONNX Runtime {about.OldestOnnxRuntime} or newer.", error);
                 }
             }
         }
     }
 
-    /// <summary>An open graph, its inputs and outputs held against what device.json says of them.</summary>
+    /// <summary>An open graph, its inputs and outputs checked against what device.json says of them.</summary>
     internal sealed class Graph : IDisposable
     {
         private readonly InferenceSession session;
@@ -115,12 +115,12 @@ namespace Adabet.Device
         private DeviceException Mismatch(string why)
         {
             return new DeviceException(DeviceError.WrongFile,
-                $"{file} {why}: it does not belong to this device.json. Copy the package anew.");
+                $"{file} {why}: it does not belong to this device.json. Copy the package again.");
         }
 
         /// <summary>Run it, and put the outputs where they are wanted.</summary>
         /// <param name="inputs">parallel to those that it was opened with</param>
-        /// <param name="outputs">likewise</param>
+        /// <param name="outputs">the same for outputs</param>
         /// <param name="stop">ends a run that goes on</param>
         public void Run(OrtValue[] inputs, OrtValue[] outputs, RunStop stop)
         {

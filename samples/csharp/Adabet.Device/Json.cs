@@ -6,8 +6,8 @@ using System.Text;
 namespace Adabet.Device
 {
     /// <summary>
-    /// Reads JSON (RFC 8259) that a stranger may have written, and writes strings. Objects become dictionaries, arrays
-    /// lists, whole numbers long, others double. Refused besides what is no JSON: a key given twice, more than 32 values
+    /// Reads JSON (RFC 8259) from an untrusted source, and writes strings. Objects become dictionaries, arrays
+    /// lists, whole numbers long, others double. Refused besides what is not JSON: a key given twice, more than 32 values
     /// inside each other, NUL in a string, numbers of more than 64 characters.
     /// </summary>
     internal sealed class Json
@@ -36,7 +36,7 @@ namespace Adabet.Device
             }
             catch (ArgumentException error)
             {
-                throw new DeviceException(DeviceError.WrongFile, $"{what} is no valid JSON: it is not UTF-8. Get it anew.", error);
+                throw new DeviceException(DeviceError.WrongFile, $"{what} is not valid JSON: it is not UTF-8. Get it again.", error);
             }
             var reader = new Json(text, what);
             object value = reader.Value(1);
@@ -58,7 +58,7 @@ namespace Adabet.Device
             return made.Append('"').ToString();
         }
 
-        /// <summary>A value as people read it in a message, not too long.</summary>
+        /// <summary>A value in readable form in a message, not too long.</summary>
         public static string Shown(object value)
         {
             if (value == null) return "null";
@@ -70,7 +70,7 @@ namespace Adabet.Device
 
         private DeviceException Wrong(string why)
         {
-            return new DeviceException(DeviceError.WrongFile, $"{what} is no valid JSON: {why} at character {at}. Get it anew.");
+            return new DeviceException(DeviceError.WrongFile, $"{what} is not valid JSON: {why} at character {at}. Get it again.");
         }
 
         private bool Next(char c)

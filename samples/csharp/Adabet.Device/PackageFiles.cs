@@ -46,14 +46,14 @@ namespace Adabet.Device
             var record = Record(name);
             if (bytes != record.Bytes)
                 throw new DeviceException(DeviceError.WrongFile,
-                    $"{name} has {bytes} bytes, expected {record.Bytes}. Copy the package anew.");
+                    $"{name} has {bytes} bytes, expected {record.Bytes}. Copy the package again.");
             if (record.Rewritten) return;
             string found;
             using (var sha = SHA256.Create())
                 found = Hex(sha.ComputeHash(content));
             if (found != record.Sha256)
                 throw new DeviceException(DeviceError.WrongHash,
-                    $"{name} has the SHA-256 {found}, expected {record.Sha256}. Copy the package anew.");
+                    $"{name} has the SHA-256 {found}, expected {record.Sha256}. Copy the package again.");
         }
 
         public static string Hex(byte[] bytes)

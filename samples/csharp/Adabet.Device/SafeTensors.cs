@@ -28,7 +28,7 @@ namespace Adabet.Device
             long header = bytes.Length >= 8 ? BitConverter.ToInt64(bytes, 0) : -1;
             if (header < 0 || header > bytes.Length - 8)
                 throw new DeviceException(DeviceError.WrongFile,
-                    $"{what} is no whole safetensors file: it has {bytes.Length} bytes, and a header of {header}. Get it anew.");
+                    $"{what} is not a whole safetensors file: it has {bytes.Length} bytes, and a header of {header}. Get it again.");
             DataBegin = 8 + (int)header;
             var root = new Checked(Json.Parse(bytes, 8, (int)header, what), what);
             foreach (string name in root.Keys)

@@ -91,7 +91,7 @@ namespace Adabet.Device
             catch (Exception error) when (error is OutOfMemoryException || error is OverflowException)
             {
                 throw new DeviceException(DeviceError.OutOfMemory,
-                    $"There is no room for {layer.Numbers} numbers of the layer {Json.Shown(layer.Name)} for each of {samples} samples.", error);
+                    $"There is not enough memory for {layer.Numbers} numbers of the layer {Json.Shown(layer.Name)} for each of {samples} samples.", error);
             }
         }
 
@@ -100,7 +100,7 @@ namespace Adabet.Device
             long count = DType.Product(value.GetTensorTypeAndShape().Shape);
             if (count != layer.Numbers)
                 throw new DeviceException(DeviceError.WrongFile, $"{plan.File} gives {count} numbers of the layer {Json.Shown(layer.Name)}, "
-                    + $"expected {layer.Numbers}. Copy the package anew.");
+                    + $"expected {layer.Numbers}. Copy the package again.");
             var numbers = value.GetTensorDataAsSpan<float>();
             for (int i = 0; i < layer.Numbers; i++)
             {

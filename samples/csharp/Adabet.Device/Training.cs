@@ -7,8 +7,8 @@ using System.Threading.Tasks;
 namespace Adabet.Device
 {
     /// <summary>
-    /// An entry of a package with its values: those of the last whole epoch, whatever ended training. It may be used by
-    /// several threads: while it is being trained it predicts, evaluates and saves with the values of the last whole epoch.
+    /// An entry of a package with its values: those of the last complete epoch, whatever ended training. It may be used by
+    /// several threads: while it is being trained it predicts, evaluates and saves with the values of the last complete epoch.
     /// </summary>
     public sealed class Training : IDisposable
     {
@@ -39,13 +39,13 @@ namespace Adabet.Device
         /// <summary>The choice of layers.</summary>
         public Entry Entry { get; }
 
-        /// <summary>Whole epochs so far.</summary>
+        /// <summary>Complete epochs so far.</summary>
         public long Epoch => Where().Epoch;
 
-        /// <summary>Steps so far, of whole epochs.</summary>
+        /// <summary>Steps so far, of complete epochs.</summary>
         public long Step => Where().Step;
 
-        /// <summary>Train. Cancelled, or ended by an error, it leaves the values of the last whole epoch, and can go on.</summary>
+        /// <summary>Train. Cancelled, or ended by an error, it leaves the values of the last complete epoch, and can be resumed.</summary>
         /// <exception cref="DeviceException">data are not what the model takes, the loss is not finite, a file cannot be written, ...</exception>
         public Task<IReadOnlyList<EpochReport>> FitAsync(Labelled data, FitOptions options = null, CancellationToken token = default(CancellationToken))
         {
@@ -80,13 +80,13 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>Write what was trained as a delta, the file that travels.</summary>
+        /// <summary>Write the trained values as a delta, a file to be sent.</summary>
         public Task SaveDeltaAsync(string path, CancellationToken token = default(CancellationToken))
         {
             return Save("saving the delta", token, (values, _) => Carried.Write(path, about, package, Entry, values, null));
         }
 
-        /// <summary>Write all that an interrupted training goes on from.</summary>
+        /// <summary>Write all that an interrupted training resumes from.</summary>
         public Task SaveProgressAsync(string path, CancellationToken token = default(CancellationToken))
         {
             return Save("saving progress", token, (values, at) => Carried.Write(path, about, package, Entry, values, at));
@@ -117,7 +117,7 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>Take the values of a delta of the same model and entry, or go on from progress of the same package.</summary>
+        /// <summary>Take the values of a delta of the same model and entry, or resume from progress of the same package.</summary>
         /// <exception cref="DeviceException">it is of another one, damaged, or not there; then nothing changes</exception>
         public Task LoadAsync(string path, CancellationToken token = default(CancellationToken))
         {
@@ -261,7 +261,7 @@ namespace Adabet.Device
             if (found.Seed == expected.Seed && found.BatchSize == expected.BatchSize && found.Step == expected.Step) return;
             throw new DeviceException(DeviceError.WrongModel, $"{path} is of another training: seed {found.Seed}, batch size {found.BatchSize}, "
                 + $"{found.Step} steps after epoch {found.Epoch}; expected seed {expected.Seed}, batch size {expected.BatchSize}, "
-                + $"{expected.Step} steps. Delete it to begin anew.");
+                + $"{expected.Step} steps. Delete it to start again.");
         }
 
         private Task Save(string doing, CancellationToken token, Action<byte[], Place> write)

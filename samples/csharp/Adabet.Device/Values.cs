@@ -12,7 +12,7 @@ namespace Adabet.Device
         {
             byte[] state = Block.Room(entry.StateBytes, "what is trained"), file = files.Read(entry.State);
             Buffer.BlockCopy(file, 0, state, 0, file.Length);
-            CheckFinite(entry, state, entry.KeptCount, DeviceError.NotFinite, "Copy the package anew.");
+            CheckFinite(entry, state, entry.KeptCount, DeviceError.NotFinite, "Copy the package again.");
             return state;
         }
 

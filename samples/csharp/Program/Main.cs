@@ -22,7 +22,7 @@ namespace Adabet.Device.Program
 With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes --x
 (and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit prints the
 loss of each step, and a line for each epoch; without --entry it takes the first entry; --keep no computes the frozen
-part anew for each batch. Ctrl-C ends it.";
+part again for each batch. Ctrl-C ends it.";
 
         private static readonly CultureInfo Invariant = CultureInfo.InvariantCulture;
         private static readonly CancellationTokenSource Ended = new CancellationTokenSource();
@@ -52,7 +52,7 @@ part anew for each batch. Ctrl-C ends it.";
             }
             catch (OperationCanceledException)
             {
-                Console.Error.WriteLine("Cancelled: what whole epochs had learned is in the progress file, if one was given.");
+                Console.Error.WriteLine("Cancelled: what complete epochs had learned is in the progress file, if one was given.");
                 return 63;
             }
         }
@@ -67,7 +67,7 @@ part anew for each batch. Ctrl-C ends it.";
                 else if (command == "fit") Fit(package, options);
                 else if (command == "predict") Predict(package, options);
                 else if (command == "save") Save(package, options);
-                else throw new UsageException($"{command} is no command.");
+                else throw new UsageException($"{command} is not a command.");
             }
         }
 

@@ -21,7 +21,7 @@ namespace Adabet.Device.Program
             for (int i = 0; i < words.Count; i += 2)
             {
                 string name = words[i].StartsWith("--", StringComparison.Ordinal) ? words[i].Substring(2) : "";
-                if (!Known.Contains(name)) throw new UsageException($"{words[i]} is no option.");
+                if (!Known.Contains(name)) throw new UsageException($"{words[i]} is not an option.");
                 if (i + 1 == words.Count) throw new UsageException($"{words[i]} needs a value.");
                 given.Add(new KeyValuePair<string, string>(name, words[i + 1]));
             }

@@ -4,7 +4,7 @@ import PhotosUI
 import SwiftUI
 import os
 
-/// A photograph, as the model takes it, and what its owner says that it shows.
+/// A photograph, in the form of the model's input, and what its owner says that it shows.
 struct Photograph: Identifiable {
     let id = UUID()
     let picture: UIImage
@@ -80,7 +80,7 @@ final class Session: ObservableObject {
             do {
                 try await self.fit(model, samples, file)
             } catch let error as DeviceError where [.wrongModel, .wrongHash].contains(error.code) && self.exists(file) {
-                // Progress of other photographs, or damaged: begin anew.
+                // Progress of other photographs, or damaged: start again.
                 try FileManager.default.removeItem(at: file)
                 try await model.reset()
                 try await self.fit(model, samples, file)
@@ -99,7 +99,7 @@ final class Session: ObservableObject {
         }
     }
 
-    /// Stops after the present step; the next training goes on after the last whole epoch.
+    /// Stops after the current step; the next training resumes after the last complete epoch.
     func stop() { work?.cancel() }
 
     private var samples: Samples {

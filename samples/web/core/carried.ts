@@ -49,7 +49,7 @@ function carried(
   return written(tensors, { format, version: "1", model_sha256, entry: entry.name, sha256: sum, ...more });
 }
 
-/** The tensors of a delta, held against the entry they are for. */
+/** The tensors of a delta, checked against the entry they are for. */
 export async function readDelta(
   bytes: Uint8Array,
   description: Description,
@@ -59,7 +59,7 @@ export async function readDelta(
   return (await read(bytes, "adabet-onnx/delta", "The delta", description, entry, records)).tensors;
 }
 
-/** The tensors of a file of progress, held against package and entry, and where training stands. */
+/** The tensors of a file of progress, checked against package and entry, and where training stands. */
 export async function readProgress(
   bytes: Uint8Array,
   description: Description,
@@ -72,7 +72,7 @@ export async function readProgress(
     throw new DeviceError(
       "wrong-model",
       `${what} is of another package (device.json ${metadata["package"]}, here ${sha256OfPackage}). ` +
-        "Begin anew, or open that package.",
+        "Start again, or open that package.",
     );
   }
   const whole = (key: string, least: number): number => {
@@ -81,7 +81,7 @@ export async function readProgress(
     if (number >= least) return number;
     throw new DeviceError(
       "wrong-file",
-      `${what} has ${JSON.stringify(text)} as ${key}, expected a whole number from ${least} on. Begin anew.`,
+      `${what} has ${JSON.stringify(text)} as ${key}, expected a whole number from ${least} on. Start again.`,
     );
   };
   const place = {
@@ -142,7 +142,7 @@ async function read(
         `${what} has ${JSON.stringify(name)} of shape [${tensor.shape.join(", ")}], expected [${shape.join(", ")}].`,
       );
     }
-    checkFinite(tensor.data, name, "not-finite", "It is damaged: make it anew.");
+    checkFinite(tensor.data, name, "not-finite", "It is damaged: make it again.");
   }
   return { metadata, tensors };
 }

@@ -16,7 +16,7 @@ export class Checked {
   /** Throw an error that says where and what. */
   refuse(why: string): never {
     const where = this.where === "" ? "it" : this.where;
-    throw new DeviceError("wrong-file", `device.json: ${where} ${why}. Fetch the package again, or make it anew.`);
+    throw new DeviceError("wrong-file", `device.json: ${where} ${why}. Fetch the package again, or make it again.`);
   }
 
   get isNull(): boolean {

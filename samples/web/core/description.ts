@@ -13,7 +13,7 @@ export interface Port {
   readonly shape: Shape;
 }
 
-/** An output of the prediction graphs; its shape is for people ("3*N" too): what comes out has its own. */
+/** An output of the prediction graphs; its shape is informational ("3*N" too): what comes out has its own. */
 export interface OutputPort {
   readonly name: string;
   readonly dtype: string;
@@ -117,7 +117,7 @@ export interface Description {
   readonly ir_version: number;
   readonly oldest_onnxruntime: string;
   readonly profile: string | null;
-  /** How many samples graphs that only forward take at once; null for any number. */
+  /** The batch size of graphs without training; null for any. */
   readonly forward_batch: 1 | null;
   readonly loss: string;
   readonly files: readonly FileRecord[];

@@ -25,7 +25,7 @@ import type {
  *
  * @param ort the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native
  * @param source where the files are
- * @throws DeviceError wrong-file: it is no package that can be used here
+ * @throws DeviceError wrong-file: it is not a package that can be used here
  */
 export async function open(ort: Ort, source: Source, options: OpenOptions = {}): Promise<Device> {
   return guarded("opening the package", async () => {

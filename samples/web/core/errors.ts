@@ -1,44 +1,44 @@
-/** What can go wrong. A program acts on the code, a person on the message. */
+/** Error codes, for programs; the message is for users. */
 export type ErrorCode =
-  /** A file is missing, damaged or not what it should be. */
+  /** A file is missing, damaged or invalid. */
   | "wrong-file"
-  /** A file's SHA-256 is not the one that was promised. */
+  /** A file does not have the recorded SHA-256. */
   | "wrong-hash"
-  /** Data or a tensor of another size or type than the model takes. */
+  /** The size or type of data or of a tensor does not match the model. */
   | "wrong-shape"
   /** Numbers that are NaN or infinite. */
   | "not-finite"
-  /** A label that is no class. */
+  /** A label that is not a class. */
   | "label-out-of-range"
-  /** Training diverged; the state of the last whole epoch remains. */
+  /** Training diverged; the state is that of the last complete epoch. */
   | "loss-not-finite"
-  /** The runtime or the program had no memory left, or less was allowed than is needed. */
+  /** The runtime or the program ran out of memory, or the memory limit is too small. */
   | "out-of-memory"
-  /** A place to store something is full. */
+  /** The storage is full. */
   | "storage-full"
-  /** A delta or progress of another model, package or entry. */
+  /** A delta or progress file belongs to another model, package or entry. */
   | "wrong-model"
   /** Too few samples to score or train with. */
   | "too-few-samples"
-  /** An option that makes no sense. */
+  /** An invalid option. */
   | "wrong-option"
-  /** Training is already going on. */
+  /** The entry is already being trained. */
   | "busy"
-  /** It was closed before. */
+  /** The object was closed. */
   | "closed"
-  /** The signal said to stop. */
+  /** Cancelled by the signal. */
   | "cancelled"
-  /** The runtime failed in a way not known here. */
+  /** Any other failure of the runtime. */
   | "runtime";
 
-/** The one class of errors that this package throws. */
+/** The only error class that this package throws. */
 export class DeviceError extends Error {
   override readonly name = "DeviceError";
 
   /**
-   * @param code what went wrong, for programs
-   * @param message what was wrong, where, what was expected and found, and what to do
-   * @param cause the error that it came from
+   * @param code the error code, for programs
+   * @param message the problem, where it is, what was expected and found, and what to do
+   * @param cause the original error
    */
   constructor(
     readonly code: ErrorCode,
@@ -72,7 +72,7 @@ export function wrapped(error: unknown, doing: string): DeviceError {
   if (STORAGE.test(all)) {
     return new DeviceError(
       "storage-full",
-      `No room left to store while ${doing}: ${text}. Delete something and go on.`,
+      `No space left to store while ${doing}: ${text}. Free some space and try again.`,
       error,
     );
   }

@@ -8,7 +8,7 @@ import type { Inputs } from "./rows.js";
 import type { Runner } from "./runner.js";
 import type { Numbers } from "./types.js";
 
-/** What steps go on from: computed once for each sample and kept, or anew for each batch. */
+/** What training steps start from: computed once for each sample and kept, or again for each batch. */
 export class Features {
   readonly count: number;
   private readonly computed: readonly Boundary[];
@@ -92,7 +92,7 @@ export class Features {
       const bytes = count * size * data.BYTES_PER_ELEMENT;
       throw new DeviceError(
         "out-of-memory",
-        `No room to keep ${bytes} bytes of ${count} samples. Train with keepFeatures: false.`,
+        `Not enough memory to keep ${bytes} bytes of ${count} samples. Train with keepFeatures: false.`,
         error,
       );
     }

@@ -37,7 +37,7 @@ export async function readChecked(source: Source, description: Description, name
       `${name} has ${bytes.length} bytes, expected ${record.bytes}. Fetch the package again.`,
     );
   }
-  if (description.entries.some(({ selected }) => selected === name)) return bytes; // written anew for a personal model
+  if (description.entries.some(({ selected }) => selected === name)) return bytes; // rewritten for a personal model
   const found = await sha256(bytes);
   if (found !== record.sha256) {
     throw new DeviceError(

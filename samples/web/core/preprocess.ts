@@ -3,7 +3,7 @@ import { DeviceError } from "./errors.js";
 import { product } from "./numbers.js";
 
 /**
- * Raw numbers as the model takes them: (x * scale - mean) / std per channel, each operation rounded to float32.
+ * Raw numbers in the form of the model's input: (x * scale - mean) / std per channel, each operation rounded to float32.
  *
  * @param data numbers of whole samples, with the axes of the input; colours in the order red, green, blue
  * @param shape of the input
@@ -27,7 +27,7 @@ export function fedFromNumbers(data: ArrayLike<number>, shape: Shape, rule: Prep
 }
 
 /**
- * A picture as the model takes it. Transparency is left out; where the model takes one channel, it is the picture's
+ * A picture in the form of the model's input. Transparency is left out; where the model takes one channel, it is the picture's
  * luma (ITU-R 601, as Pillow makes it).
  *
  * @param rgba four bytes a pixel, row by row, as a canvas gives them

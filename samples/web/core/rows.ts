@@ -22,7 +22,7 @@ export class Column {
   }
 }
 
-/** Samples as the model takes them, checked. */
+/** Samples in the form of the model's input, checked. */
 export class Inputs {
   readonly count: number;
   readonly columns: ReadonlyMap<string, Column>;

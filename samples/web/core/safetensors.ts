@@ -51,11 +51,11 @@ export function written(tensors: readonly StoredTensor[], metadata: { readonly [
  *
  * @param bytes the file
  * @param what it is, for messages, such as "the delta"
- * @throws DeviceError wrong-file: it is no valid one
+ * @throws DeviceError wrong-file: it is not a valid one
  */
 export function parsed(bytes: Uint8Array, what: string): Stored {
   const fail = (why: string): never => {
-    throw new DeviceError("wrong-file", `${what} is no whole safetensors file: ${why}. Fetch it again.`);
+    throw new DeviceError("wrong-file", `${what} is not a whole safetensors file: ${why}. Fetch it again.`);
   };
   if (!(bytes instanceof Uint8Array) || bytes.length < 8) return fail("fewer than 8 bytes");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -67,7 +67,7 @@ export function parsed(bytes: Uint8Array, what: string): Stored {
   } catch {
     fail("the header is not JSON");
   }
-  if (!isObject(header)) return fail("the header is no JSON object");
+  if (!isObject(header)) return fail("the header is not a JSON object");
   const body = plain(bytes).slice(8 + size);
   const metadata = header["__metadata__"] ?? {};
   if (!isObject(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {

@@ -3,7 +3,7 @@ interface Subtle {
   digest(algorithm: "SHA-256", data: Uint8Array): Promise<ArrayBuffer>;
 }
 
-/** SHA-256, hex: by WebCrypto where there is one (secure pages, node), else by the one below. */
+/** SHA-256, hex: by WebCrypto if there is one (secure pages, node), else by the one below. */
 export async function sha256(bytes: Uint8Array): Promise<string> {
   const { crypto } = globalThis as { crypto?: { subtle?: Subtle } };
   if (crypto?.subtle === undefined) return sha256Here(bytes);

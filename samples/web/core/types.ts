@@ -2,24 +2,24 @@ import type { InferenceSession, InferenceSessionFactory, TensorConstructor } fro
 import type { Description, Entry } from "./description.js";
 import type { Signal } from "./errors.js";
 
-/** What is used of the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native. */
+/** The parts of the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native that are used. */
 export interface Ort {
   readonly InferenceSession: InferenceSessionFactory;
   readonly Tensor: TensorConstructor;
 }
 
-/** Where the files of a package are. */
+/** Access to the files of a package. */
 export interface Source {
-  /** The bytes of a file; rejects where there is none. */
+  /** Return the bytes of a file; rejects if it does not exist. */
   read(name: string): Promise<Uint8Array>;
   /**
-   * A path that the runtime opens by itself, beside the file of weights: for runtimes that cannot be given weights as
-   * bytes (React Native). Files are read and checked all the same.
+   * Return a path that the runtime opens itself, in the folder of the weights: for runtimes that do not accept weights
+   * as bytes (React Native). Files are read and checked anyway.
    */
   locate?(name: string): string;
 }
 
-/** Numbers of a tensor, flat. float16 is a Uint16Array, or a Float16Array where there is one; bool a Uint8Array. */
+/** Flat numbers of a tensor. float16 is a Uint16Array, or a Float16Array if available; bool is a Uint8Array. */
 export type Numbers =
   | Float32Array
   | Float64Array
@@ -32,10 +32,10 @@ export type Numbers =
   | BigInt64Array
   | BigUint64Array;
 
-/** Samples one after the other: by name of the model's input, or just the numbers where it has one input. */
+/** Samples one after the other: by name of the model's input, or just the numbers if it has one input. */
 export type Samples = Numbers | { readonly [input: string]: Numbers };
 
-/** Labels one after the other: whole numbers where labels are classes (any array does), else numbers. */
+/** Labels one after the other: whole numbers if labels are classes (in any array), else numbers. */
 export type Labels = ArrayLike<number> | ArrayLike<bigint>;
 
 export interface Labelled {
@@ -45,17 +45,17 @@ export interface Labelled {
 
 export interface OpenOptions {
   /**
-   * The runtime's execution providers, in order; the runtime's own where it is left out. "webgpu" needs the import
-   * onnxruntime-web/webgpu: that of the default import trained wrongly without saying so.
+   * The runtime's execution providers, in order (default: the runtime's). "webgpu" needs the import
+   * onnxruntime-web/webgpu: that of the default import silently trained incorrectly.
    */
   readonly executionProviders?: readonly InferenceSession.ExecutionProviderConfig[];
-  /** More of the runtime's session options, such as `intraOpNumThreads`. */
+  /** Additional session options of the runtime, such as `intraOpNumThreads`. */
   readonly session?: InferenceSession.SessionOptions;
-  /** Leave what is trained in the GPU's memory between steps (provider "webgpu" of onnxruntime-web only). */
+  /** Keep trained values in the GPU's memory between steps (only provider "webgpu" of onnxruntime-web). */
   readonly keepOnDevice?: boolean;
 }
 
-/** What is told while scoring: `done` of `total`, first of the forward passes, then of the counts. */
+/** Progress of scoring: `done` of `total`, first for the forward passes, then for the counts. */
 export interface ScoringProgress {
   readonly stage: "forward" | "count";
   readonly done: number;
@@ -63,9 +63,9 @@ export interface ScoringProgress {
 }
 
 export interface ScoreOptions {
-  /** Bytes that may be kept of the layers' outputs; several rounds of forward passes where that takes more. */
+  /** Limit in bytes for stored outputs of layers; if it is exceeded, forward passes are done in several rounds. */
   readonly memory?: number;
-  /** Called and awaited now and then: let a page draw here. */
+  /** Called and awaited regularly, so that a page can be redrawn. */
   readonly onProgress?: (progress: ScoringProgress) => void | Promise<void>;
   readonly signal?: Signal;
 }
@@ -78,16 +78,16 @@ export interface LayerScore {
 }
 
 export interface Scores {
-  /** How many samples it was done with. */
+  /** Number of samples that were used. */
   readonly samples: number;
   /** In the order of the package. */
   readonly layers: readonly LayerScore[];
 }
 
 export interface ChooseOptions {
-  /** Bytes there are for training; without limit where it is left out. */
+  /** Bytes available for training (default: no limit). */
   readonly memory?: number;
-  /** Samples of a step; the package's own where it is left out. */
+  /** Samples per step (default: the package's). */
   readonly batchSize?: number;
 }
 
@@ -95,9 +95,9 @@ export interface Candidate {
   readonly entry: string;
   /** The sum of its layers' scores. */
   readonly worth: number;
-  /** Bytes that training it takes. */
+  /** Bytes that its training needs. */
   readonly bytes: number;
-  /** It needs no more memory than there is. */
+  /** Whether it fits into the available memory. */
   readonly fits: boolean;
 }
 
@@ -109,51 +109,51 @@ export interface Choice extends Candidate {
 export interface Evaluation {
   /** Mean loss over the labels that count. */
   readonly loss: number;
-  /** Share of labels that are right, of those that count; null where the loss has no classes. */
+  /** Share of correct predictions among the labels that count; null if the loss has no classes. */
   readonly accuracy: number | null;
   readonly samples: number;
 }
 
 export interface StepReport {
   readonly kind: "step";
-  /** From 1. */
+  /** The first is 1. */
   readonly epoch: number;
-  /** From 1, over all epochs. */
+  /** Counted over all epochs; the first is 1. */
   readonly step: number;
   /** Steps of one epoch. */
   readonly stepsPerEpoch: number;
-  /** Of this batch. */
+  /** Loss of this batch. */
   readonly loss: number;
 }
 
 export interface EpochReport {
   readonly kind: "epoch";
-  /** Whole epochs so far. */
+  /** Complete epochs so far. */
   readonly epoch: number;
   /** Steps so far. */
   readonly step: number;
   /** Mean loss of the epoch's steps. */
   readonly loss: number;
-  /** Of `heldOut`; null where there is none. */
+  /** Evaluation of `heldOut`; null without it. */
   readonly heldOut: Evaluation | null;
-  /** What to store, so that `resume` goes on from here. */
+  /** Store this to be able to `resume` from here. */
   readonly progress: Uint8Array;
 }
 
 export interface StepsOptions {
-  /** Whole epochs when it is done, those before `resume` counted; the package's own where it is left out. */
+  /** Total number of epochs, including those before `resume` (default: the package's). */
   readonly epochs?: number;
-  /** Samples of a step; the package's own where it is left out. */
+  /** Samples per step (default: the package's). */
   readonly batchSize?: number;
-  /** Learning rate; the package's own where it is left out. */
+  /** Learning rate (default: the package's). */
   readonly rate?: number;
-  /** Of the order of samples; the package's own where it is left out. */
+  /** Random seed of the order of samples (default: the package's). */
   readonly seed?: number;
   /** Evaluated after each epoch. */
   readonly heldOut?: Labelled;
-  /** Compute the frozen part once for each sample and keep it (the default), or anew for each batch, to save memory. */
+  /** Compute the frozen part once for each sample and keep it (the default), or again for each batch, to save memory. */
   readonly keepFeatures?: boolean;
-  /** Training stops before the next step; what remains is the state of the last whole epoch. */
+  /** Stops training before the next step; the state is then that of the last complete epoch. */
   readonly signal?: Signal;
 }
 
@@ -167,9 +167,9 @@ export interface FitOptions extends StepsOptions {
 export interface FitResult {
   readonly epochs: number;
   readonly steps: number;
-  /** Mean loss of each epoch that was done now. */
+  /** Mean loss of each epoch of this call. */
   readonly losses: readonly number[];
-  /** Of `heldOut` after the last epoch; null where there is none or nothing was left to do. */
+  /** Evaluation of `heldOut` after the last epoch; null without it, or if there was nothing left to do. */
   readonly heldOut: Evaluation | null;
 }
 
@@ -179,48 +179,48 @@ export interface Output {
   readonly shape: readonly number[];
 }
 
-/** One entry of a package being trained. `device.training(name)` makes one. */
+/** The training of one entry of a package, created by `device.training(name)`. */
 export interface Training {
   readonly entry: Entry;
-  /** Whole epochs so far. */
+  /** Complete epochs so far. */
   readonly epoch: number;
-  /** Steps so far, of whole epochs. */
+  /** Steps so far, of complete epochs. */
   readonly step: number;
 
   /**
-   * Train. Ends with an error where the loss is not finite or the signal says so; then the state of the last whole
-   * epoch remains, and `fit` can be called again.
+   * Train. Ends with an error if the loss is not finite or the signal is aborted; the state is then that of the last
+   * complete epoch, and `fit` can be called again.
    */
   fit(data: Labelled, options?: FitOptions): Promise<FitResult>;
 
   /**
-   * Train step by step: each step is done when the next report is asked for, so that not asking is a pause. A loop
-   * that is left early leaves the state of the last whole epoch.
+   * Train step by step: each step runs when the next report is requested, so that training pauses otherwise. If the
+   * loop is left early, the state is that of the last complete epoch.
    */
   steps(data: Labelled, options?: StepsOptions): AsyncGenerator<StepReport | EpochReport, void, undefined>;
 
-  /** Loss and accuracy with the present values. */
+  /** Loss and accuracy with the current values. */
   evaluate(data: Labelled, options?: { readonly batchSize?: number; readonly signal?: Signal }): Promise<Evaluation>;
 
-  /** The model's outputs by name, with the present values. */
+  /** The model's outputs by name, with the current values. */
   predict(
     samples: Samples,
     options?: { readonly batchSize?: number; readonly signal?: Signal },
   ): Promise<{ readonly [output: string]: Output }>;
 
-  /** What was trained, as a file that travels: parameters and statistics. */
+  /** The trained parameters and statistics, as a file to be sent. */
   delta(): Uint8Array;
-  /** Take the values of a delta of the same model and entry; epochs, steps and the optimizer begin anew. */
+  /** Apply a delta of the same model and entry; epochs, steps and the optimizer are reset. */
   applyDelta(bytes: Uint8Array): Promise<void>;
 
-  /** What an interrupted training goes on from: all values after the last whole epoch. */
+  /** All values after the last complete epoch, from which an interrupted training can resume. */
   progress(): Uint8Array;
-  /** Go on from stored progress of the same package and entry. */
+  /** Resume from stored progress of the same package and entry. */
   resume(bytes: Uint8Array): Promise<void>;
-  /** Go back to the package's initial values. */
+  /** Restore the package's initial values. */
   reset(): Promise<void>;
 
-  /** The file `entry.selected` anew: beside `entry.model` it makes the personal model. */
+  /** The new content of the file `entry.selected`; together with `entry.model` it is the personal model. */
   selected(): Uint8Array;
 
   /** Release the sessions. */
@@ -233,14 +233,14 @@ export interface Device {
   /** SHA-256 of device.json, hex. */
   readonly sha256: string;
 
-  /** Score the package's layers with samples; labels are not needed. */
+  /** Score the package's layers on samples; labels are not needed. */
   score(samples: Samples, options?: ScoreOptions): Promise<Scores>;
-  /** The entry that is worth most of those that fit into memory. */
+  /** Choose the entry with the highest scores among those that fit into memory. */
   choose(scores: Scores, options?: ChooseOptions): Choice;
-  /** Begin to train an entry from its initial values. */
+  /** Create a training of an entry, which starts from its initial values. */
   training(entry: string): Promise<Training>;
   /** A file of the package, checked. */
   file(name: string): Promise<Uint8Array>;
-  /** Release all sessions, those of trainings too. */
+  /** Release all sessions, including those of trainings. */
   close(): Promise<void>;
 }

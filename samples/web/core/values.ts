@@ -4,7 +4,7 @@ import { DeviceError } from "./errors.js";
 import type { Runner, Tensors } from "./runner.js";
 import type { StoredTensor } from "./safetensors.js";
 
-/** The numbers that training changes: as they were after the last whole epoch, and as the steps since left them. */
+/** The numbers that training changes: as they were after the last complete epoch, and as the steps since left them. */
 export class Values {
   /** By name; never changed, only replaced. */
   private kept: ReadonlyMap<string, Float32Array>;

@@ -74,7 +74,7 @@ export class Album {
             rgba: await fitted(picture, this.frame),
           });
         } catch {
-          skipped.push({ name, why: "it is no picture that this browser can read" });
+          skipped.push({ name, why: "it is not a picture that this browser can read" });
         }
       }
       onProgress(i + 1);

@@ -21,7 +21,7 @@ export function clearAlerts(): void {
   byId("alerts").replaceChildren();
 }
 
-/** Run what a person asked for; tell what went wrong. */
+/** Run an action of the user, and report errors. */
 export async function told(work: () => Promise<unknown>): Promise<void> {
   clearAlerts();
   try {

@@ -1,4 +1,4 @@
-/** The page: what people do goes to the worker, what the worker tells is shown. */
+/** The page: passes user actions to the worker and shows its results. */
 
 import { alert, told } from "./alerts.js";
 import { Capture } from "./capture.js";

@@ -55,7 +55,7 @@ export async function fitted(
   }
 }
 
-/** Pictures as the model takes them, one after the other. */
+/** Pictures in the form of the model's input, one after the other. */
 export function fed(
   pictures: readonly { readonly rgba: Uint8ClampedArray }[],
   description: Description,
@@ -73,8 +73,8 @@ export function fed(
 
 /** Read example data: scripts/make_demo.py says how it is packed. */
 export function readExample(bytes: Uint8Array, frame: Frame, classes: number): Picture[] {
-  const wrong = (why: string) => new Error(`The example data cannot be used: ${why}. Make the site anew.`);
-  if (bytes.length < 28 || String.fromCharCode(...bytes.subarray(0, 4)) !== "ADBX") throw wrong("it is no such file");
+  const wrong = (why: string) => new Error(`The example data cannot be used: ${why}. Make the site again.`);
+  if (bytes.length < 28 || String.fromCharCode(...bytes.subarray(0, 4)) !== "ADBX") throw wrong("it has another format");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [version, height, width, channels, train, test] = Array.from({ length: 6 }, (_, i) =>
     view.getUint32(4 + 4 * i, true),

@@ -65,7 +65,7 @@ export interface EpochView {
 
 export interface RunView {
   readonly state: "idle" | "running" | "paused";
-  /** Whole epochs so far, and when it is done. */
+  /** Complete epochs so far, and when it is done. */
   readonly epoch: number;
   readonly epochs: number;
   readonly rate: number;
@@ -91,7 +91,7 @@ export interface View {
   readonly run: RunView;
   /** There is a GPU, and whether it is to be used. */
   readonly gpu: { readonly there: boolean; readonly used: boolean };
-  /** Whole epochs that are stored on this device; null where nothing is. */
+  /** Complete epochs that are stored on this device; null where nothing is. */
   readonly stored: number | null;
 }
 

@@ -7,7 +7,7 @@ import { disagreement, Engine } from "./engine.js";
 import type { EpochView, News, TrainOptions } from "./protocol.js";
 import type { Session } from "./session.js";
 
-const MOST_FEATURES = 256 * 2 ** 20; // beyond, the frozen part is computed anew for each batch
+const MOST_FEATURES = 256 * 2 ** 20; // beyond, the frozen part is recomputed for each batch
 
 export class Run {
   state: "idle" | "running" | "paused" = "idle";
@@ -20,7 +20,7 @@ export class Run {
   /**
    * @param engine of the processor: what it holds is what is predicted with and saved
    * @param useGpu train on the GPU, where that computes the same
-   * @param tell what the page is told
+   * @param tell reports to the page
    * @param show tell the page how everything is
    */
   constructor(
@@ -78,7 +78,7 @@ export class Run {
     this.state = "running";
   }
 
-  /** End before the next step; what remains is the state of the last whole epoch. */
+  /** End before the next step; what remains is the state of the last complete epoch. */
   stop(): void {
     this.signal.aborted = true;
     this.release();

@@ -14,7 +14,7 @@ export interface State {
   readonly limit: number | null;
   readonly classes: readonly string[];
   readonly history: readonly EpochView[];
-  /** Loss of each step of whole epochs. */
+  /** Loss of each step of complete epochs. */
   readonly curve: readonly number[];
   readonly stepsPerEpoch: number;
   readonly epochs: number;
@@ -22,7 +22,7 @@ export interface State {
 }
 
 export class Session {
-  /** Whole epochs that are stored; null where nothing is. */
+  /** Complete epochs that are stored; null where nothing is. */
   stored: number | null = null;
   private told = false;
 
@@ -93,7 +93,7 @@ export class Session {
       if (error instanceof DeviceError && code !== "storage-full") throw error;
       const why =
         code === "storage-full"
-          ? "There is no room left to store on this device."
+          ? "There is not enough space left on this device."
           : `This could not be stored on this device: ${message}.`;
       if (!this.told)
         this.warn(`${why} Nothing is lost as long as this page is open: download the delta before you close it.`);

@@ -4,7 +4,7 @@ import { drawChart } from "./chart.js";
 import { announce, byId, counted, disable, element, percent, say, size } from "./dom.js";
 import type { ModelView, Prediction, Shown, View } from "./protocol.js";
 
-/** @param onTake a choice of layers was picked by hand */
+/** @param onTake the user picked a choice of layers */
 export function show(view: View, onTake: (entry: string) => void): void {
   showModel(view.model);
   showPictures(view);
@@ -150,7 +150,7 @@ function showTraining({ run, model, entry }: View): void {
       row([String(one.epoch), one.loss?.toPrecision(4) ?? "–", one.testLoss?.toPrecision(4) ?? "–", share(one)]),
     ),
   );
-  say(byId("pause"), state === "paused" ? "Go on" : "Pause");
+  say(byId("pause"), state === "paused" ? "Resume" : "Pause");
   say(byId("train"), epoch > 0 && epoch < epochs ? "Train on" : "Train");
   drawChart(run);
   showProgress(epoch, run.stepsPerEpoch, run.curve.length, epochs);

@@ -24,7 +24,7 @@ export class Studio implements Verbs {
 
   /**
    * @param base the site's folder, with a slash
-   * @param tell what the page is told
+   * @param tell reports to the page
    */
   constructor(
     private readonly base: string,
@@ -89,7 +89,7 @@ export class Studio implements Verbs {
     this.show();
   }
 
-  /** Go on from what is stored of the chosen entry. */
+  /** Resume from what is stored of the chosen entry. */
   private async resumeStored(): Promise<void> {
     const { engine, session } = this.work;
     const { entry } = session.state;
@@ -101,7 +101,7 @@ export class Studio implements Verbs {
       session.stored = training.epoch;
     } catch (error) {
       session.set({ history: [], curve: [] });
-      this.warn(`What was stored cannot be used: training begins anew. ${wrapped(error, "reading it").message}`);
+      this.warn(`What was stored cannot be used: training starts again. ${wrapped(error, "reading it").message}`);
     }
   }
 
@@ -177,7 +177,7 @@ export class Studio implements Verbs {
     this.show();
   }
 
-  /** Take what the scores say; what was taken by hand stays where there are none. */
+  /** Take what the scores say; what was taken by hand stays if there are none. */
   private async follow(): Promise<void> {
     const choice = this.choice();
     if (choice !== null) await this.switchTo(choice instanceof DeviceError ? null : choice.entry);
@@ -232,7 +232,7 @@ export class Studio implements Verbs {
   }
 
   async beginAnew(): Promise<void> {
-    const { engine, session } = this.idle("begin anew");
+    const { engine, session } = this.idle("start again");
     const { entry } = session.state;
     if (entry !== null) await (await engine.training(entry)).reset();
     await session.dropProgress();
@@ -255,7 +255,7 @@ export class Studio implements Verbs {
     } catch (error) {
       throw new DeviceError(
         "wrong-file",
-        "This is no picture that this browser can read. Take a PNG or JPEG file.",
+        "This is not a picture that this browser can read. Take a PNG or JPEG file.",
         error,
       );
     }

@@ -262,7 +262,7 @@ def test_a_mask_takes_a_global_mean_before_it_is_broadcast(torch_oracle):
     assert sorted(len(set(value.shape[2:])) == 1 and value.shape[2] == 1 for value in product.inputs) == [False, True]
 
 
-def test_the_way_back_of_max_keeps_places_only():
+def test_the_gradient_of_max_keeps_positions_only():
     pooled, x = MAX["overlapping"]
     graph = ir.from_proto(gradient_graph(graph_of(pooled, {"x": x}), ["x"])).graph
     forward = graph.node(0)

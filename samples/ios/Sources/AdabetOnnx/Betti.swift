@@ -27,7 +27,7 @@ final class Loops {
     /// - Parameters:
     ///   - distance: the distance of two of the points, in double precision; it is rounded to float32.
     ///   - count: how many points.
-    /// - Throws: `notFinite` for what is no distance, `noMemory`.
+    /// - Throws: `notFinite` for what is not a distance, `noMemory`.
     init(count: Int, distance: (Int, Int) -> Double) throws {
         guard count <= Self.mostPoints else {
             throw DeviceError(.usage, "there are \(count) points; at most \(Self.mostPoints) are counted with")
@@ -190,7 +190,7 @@ private final class Basis {
 
     func starts(_ pair: Int) -> Bool { first[pair] >= 0 }
 
-    /// Adds a sum, and 1 to the rank if it is no sum of what is there.
+    /// Adds a sum, and 1 to the rank if it is not a sum of what is there.
     func add(_ given: [UInt32]) {
         var sum = given
         while let start = sum.first {

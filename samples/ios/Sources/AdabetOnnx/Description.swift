@@ -14,7 +14,7 @@ public struct Description: Sendable {
     /// Choices of layers, at least one.
     public let entries: [Entry]
     let files: [PackageFile]
-    /// How many samples graphs that only forward take at once; nil for any number.
+    /// The batch size of graphs without training; nil for any.
     let forwardBatch: Int?
 
     public struct Labels: Sendable {
@@ -103,7 +103,7 @@ public struct Entry: Sendable {
     var stateBytes: Int { max(tensors.last.map { $0.offset + $0.type.bytes } ?? 0, selectedBytes) }
 }
 
-/// What the frozen graph gives and steps go on from.
+/// What the frozen graph gives and steps start from.
 struct Boundary: Sendable {
     let type: TensorType
     /// Which of the model's inputs it is, unchanged; nil for what the frozen graph computes.

@@ -10,7 +10,7 @@ import Foundation
 ///     let outputs = try await model.predict(samples)
 ///     try await model.saveDelta(to: file)
 ///
-/// All errors are `DeviceError`s. What *graphs* do is up to ONNX Runtime: take packages from whom you would take a program.
+/// All errors are `DeviceError`s. *Graphs* are executed by ONNX Runtime: accept packages only from trusted sources.
 public final class Device: Sendable {
     public let description: Description
     /// SHA-256 of device.json.
@@ -41,11 +41,11 @@ public final class Device: Sendable {
         let path = folder + "/" + file.name
         let found = try hashed ? Files.hash(path) : (bytes: Files.size(path), hex: file.sha256)
         guard found.bytes == file.bytes else {
-            let expected = "expected \(file.bytes): copy the package anew"
+            let expected = "expected \(file.bytes): copy the package again"
             throw DeviceError(.wrongFile, "\(path) has \(found.bytes) bytes; \(expected)")
         }
         guard found.hex == file.sha256 else {
-            let expected = "expected \(file.sha256): copy the package anew"
+            let expected = "expected \(file.sha256): copy the package again"
             throw DeviceError(.wrongHash, "\(path) has the SHA-256 \(found.hex); \(expected)")
         }
     }
@@ -61,13 +61,13 @@ public final class Device: Sendable {
         return entry
     }
 
-    /// An entry as the package has it, before any training.
+    /// An entry with the package's initial values.
     public func model(_ name: String) async throws -> Model {
         let entry = try entry(name)
         return try Model(self, entry, try initialState(entry))
     }
 
-    /// What was learned before, from a delta or from a progress file of this package.
+    /// Loads a delta or a progress file of this package.
     ///
     /// - Throws: `wrongModel` where it is of another model or entry; `wrongFile`, `wrongHash`, `wrongShape`, `notFinite`
     ///   for what is damaged.

@@ -1,24 +1,24 @@
 import Foundation
 
-/// The one kind of error that this library throws: a program acts on the code, a person on the message.
+/// The only error type that this library throws: the code is for programs, the message for users.
 public struct DeviceError: Error, LocalizedError, CustomStringConvertible, Sendable {
     public enum Code: String, Sendable, CaseIterable {
-        /// An argument cannot be meant.
+        /// An argument is invalid.
         case usage
-        /// A file is missing, cut short, or not what it should be.
+        /// A file is missing, truncated or invalid.
         case wrongFile = "wrong file"
-        /// A file's bytes do not have the SHA-256 that is written for them.
+        /// A file does not have the recorded SHA-256.
         case wrongHash = "wrong hash"
-        /// Data have another size or type than the model takes.
+        /// The size or type of data does not match the model.
         case wrongShape = "wrong shape"
         /// A label is out of range.
         case wrongLabel = "wrong label"
         /// A loss, an activation or a number read is NaN or infinite.
         case notFinite = "not finite"
         case noMemory = "no memory"
-        /// A file cannot be written: no room, no permission.
+        /// A file cannot be written: no space or no permission.
         case storage
-        /// A delta or progress of another model, package, entry or training.
+        /// A delta or progress file belongs to another model, package, entry or training.
         case wrongModel = "wrong model"
         /// Too few samples.
         case tooFew = "too few"
@@ -31,7 +31,7 @@ public struct DeviceError: Error, LocalizedError, CustomStringConvertible, Senda
     }
 
     public let code: Code
-    /// One sentence or two: what was wrong, where, what was expected and found, and what to do.
+    /// One or two sentences: the problem, where it is, what was expected and found, and what to do.
     public let message: String
 
     init(_ code: Code, _ message: String) {
@@ -43,7 +43,7 @@ public struct DeviceError: Error, LocalizedError, CustomStringConvertible, Senda
     public var description: String { "\(code.rawValue): \(message)" }
 }
 
-/// A name from a file, which may be anybody's, cut to what a message has room for.
+/// An untrusted name from a file, shortened to fit into a message.
 func short(_ name: String) -> String {
     name.count <= 80 ? name : name.prefix(77) + "..."
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What steps go on from: what the frozen graph gives, computed once for each sample and kept.
+/// What training steps start from: what the frozen graph gives, computed once for each sample and kept.
 struct Features {
     private enum Source {
         case input(Int)
@@ -94,7 +94,7 @@ struct Batch {
     /// The labels of the samples that were taken last.
     var labelBytes: UnsafeRawBufferPointer { memories[memories.count - 1].bytes }
 
-    /// Tensors of these samples: what steps go on from, and labels.
+    /// Tensors of these samples: what training steps start from, and labels.
     func values(_ samples: some Collection<Int>) throws -> [Value] {
         for (array, type) in types.enumerated() {
             for (row, sample) in samples.enumerated() {

@@ -97,7 +97,7 @@ struct Fields {
 
     func texts(_ key: String) throws -> [String] {
         try list(key).map { item in
-            guard case .string(let text) = item else { throw wrong("'\(key)' of \(place) has something that is no string") }
+            guard case .string(let text) = item else { throw wrong("'\(key)' of \(place) has something that is not a string") }
             return text
         }
     }
@@ -109,7 +109,7 @@ struct Fields {
             return number
         }
         guard !found.isEmpty, found.count == (try list(key)).count else {
-            throw wrong("'\(key)' of \(place) is no list of finite numbers")
+            throw wrong("'\(key)' of \(place) is not a list of finite numbers")
         }
         return found
     }
@@ -117,7 +117,7 @@ struct Fields {
     func hash(_ key: String) throws -> String {
         let text = try text(key)
         guard text.utf8.count == 64, text.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) })
-        else { throw wrong("'\(key)' of \(place) is no SHA-256 in hex") }
+        else { throw wrong("'\(key)' of \(place) is not a SHA-256 in hex") }
         return text
     }
 
@@ -171,6 +171,6 @@ extension Fields {
                 return TensorType.Extent(count: rows, perSample: true)
             }
         }
-        throw misshapen("dimension \(axis) of '\(key)' of \(place) is no positive whole number")
+        throw misshapen("dimension \(axis) of '\(key)' of \(place) is not a positive whole number")
     }
 }

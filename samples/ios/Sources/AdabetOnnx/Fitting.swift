@@ -1,14 +1,14 @@
 import Foundation
 
-/// How to train. What is left out is what the package says to begin with.
+/// How to train. Defaults are those of the package.
 public struct FitOptions: Sendable {
     public var learningRate: Double?
     public var batchSize: Int?
-    /// Whole epochs when it is done, those before counted.
+    /// Total number of epochs, including earlier ones.
     public var epochs: Int?
-    /// Of the order of samples.
+    /// Random seed of the order of samples.
     public var seed: UInt32?
-    /// A file that is written after each epoch, and gone on from where it exists. That samples are the same is up to you.
+    /// A file written after each epoch, from which training resumes if it exists. That samples are the same is up to you.
     public var progress: URL?
     /// Evaluated after each epoch.
     public var heldOut: Samples?
@@ -26,7 +26,7 @@ public struct FitOptions: Sendable {
     }
 }
 
-/// What is told after each step, and once more after each epoch.
+/// Progress, reported after each step and once more after each epoch.
 public struct TrainingProgress: Sendable {
     /// From 1.
     public let epoch: Int
@@ -41,7 +41,7 @@ public struct TrainingProgress: Sendable {
     public let heldOut: Evaluation?
 }
 
-/// Where training is: after whole epochs.
+/// Where training is: after complete epochs.
 struct Place: Equatable, Sendable {
     var epoch: Int
     var step: Int
@@ -52,10 +52,10 @@ struct Place: Equatable, Sendable {
 extension Model {
     /// Trains.
     ///
-    /// - Parameter onProgress: called and awaited after each step and each epoch: while it does not return, training is
-    ///   paused. To stop, cancel the task.
-    /// - Throws: `notFinite` where the loss is, `cancelled` where the task was, and others; what whole epochs had learned
-    ///   remains, and `fit` goes on from there.
+    /// - Parameter onProgress: called and awaited after each step and each epoch: training is
+    ///   paused until it returns. To stop, cancel the task.
+    /// - Throws: `notFinite` where the loss is, `cancelled` where the task was, and others; what complete epochs had learned
+    ///   remains, and `fit` resumes from there.
     public func fit(
         _ samples: Samples, _ options: FitOptions = FitOptions(),
         onProgress: (@Sendable (TrainingProgress) async -> Void)? = nil
@@ -80,7 +80,7 @@ extension Model {
         }
     }
 
-    /// Loss and accuracy with the present values.
+    /// Loss and accuracy with the current values.
     public func evaluate(_ samples: Samples, batchSize: Int? = nil) throws -> Evaluation {
         let size = batchSize ?? device.description.start.batchSize
         guard (1...Random.most).contains(size) else {
@@ -90,7 +90,7 @@ extension Model {
         return try run.evaluate(stateValues(device.runtime, kept, entry.kept))
     }
 
-    /// The values of the progress file, where there is one; and whether they are of this training.
+    /// The values of the progress file, if there is one; and whether they are of this training.
     private func takeProgress(_ plan: FitPlan) throws {
         var source = "this model"
         if let path = plan.progressPath, Files.exists(path) {
@@ -107,7 +107,7 @@ extension Model {
             let found = "seed \(place.seed), batch size \(place.batchSize), \(place.step) steps after epoch \(place.epoch)"
             let expected = "seed \(plan.seed), batch size \(plan.batchSize), \(plan.steps) steps in an epoch"
             throw DeviceError(
-                .wrongModel, "\(source) is of another training: \(found); expected \(expected). Remove it to begin anew")
+                .wrongModel, "\(source) is of another training: \(found); expected \(expected). Remove it to start again")
         }
     }
 
@@ -128,7 +128,7 @@ extension Model {
         return sum / Double(order.count)
     }
 
-    /// Keeps the values of a whole epoch, and stores them.
+    /// Keeps the values of a complete epoch, and stores them.
     private func end(_ epoch: Int, _ run: FitRun, _ plan: FitPlan) throws {
         if let name = notFinite(entry.tensors, in: run.values) {
             let advice = "take a smaller learning rate than \(plan.learningRate)"
@@ -148,7 +148,7 @@ extension Model {
     }
 }
 
-/// What was asked for, looked at.
+/// What was asked for, checked.
 private struct FitPlan {
     let samples: CheckedSamples
     let learningRate: Double
@@ -188,7 +188,7 @@ private struct FitPlan {
     }
 }
 
-/// Steps, with two sets of values that take turns as what is read and what is written.
+/// Steps, with two sets of values that alternate as input and output.
 private final class FitRun {
     private let device: Device
     private let entry: Entry

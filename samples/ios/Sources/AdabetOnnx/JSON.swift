@@ -1,4 +1,4 @@
-/// A JSON value as strangers may have written it.
+/// A JSON value from an untrusted source.
 enum JSON: Sendable {
     case null
     case bool(Bool)
@@ -52,7 +52,7 @@ private struct JSONReader {
     var next: UInt8? { at < bytes.count ? bytes[at] : nil }
 
     func wrong(_ why: String) -> DeviceError {
-        DeviceError(.wrongFile, "\(what) is no valid JSON: \(why) at byte \(at)")
+        DeviceError(.wrongFile, "\(what) is not valid JSON: \(why) at byte \(at)")
     }
 
     mutating func skipBlanks() {
@@ -145,7 +145,7 @@ private struct JSONReader {
 
     private func notOfString() -> DeviceError { wrong("a character or escape that a string cannot have") }
 
-    /// What follows a backslash; false where it is no escape.
+    /// What follows a backslash; false where it is not an escape.
     private mutating func escape(_ units: inout [UInt8]) -> Bool {
         let letter = bytes[at]
         at += 1

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Memory that is there or is an error: Swift's own arrays end the program where there is none.
+/// Memory that is there or is an error: Swift's own arrays end the program if there is none.
 final class Memory {
     let start: UnsafeMutableRawPointer
     let count: Int

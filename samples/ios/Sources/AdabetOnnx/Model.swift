@@ -1,12 +1,12 @@
 import Foundation
 
-/// An entry with values for what it trains: train it, predict with it, save what it has learned.
+/// An entry with its trained values: train it, predict with it, save what it has learned.
 ///
-/// Whatever is asked while it is being trained is answered with the values of the last whole epoch.
+/// During training, requests are answered with the values of the last complete epoch.
 public actor Model {
     public nonisolated let device: Device
     public nonisolated let entry: Entry
-    /// After the last whole epoch, laid out as the state.
+    /// After the last complete epoch, laid out as the state.
     var kept: Memory
     /// Where training is; nil before any.
     var place: Place?
@@ -20,10 +20,10 @@ public actor Model {
         self.place = place
     }
 
-    /// Whole epochs so far.
+    /// Complete epochs so far.
     public var epoch: Int { place?.epoch ?? 0 }
 
-    /// Goes back to the values of the package.
+    /// Restores the values of the package.
     public func reset() throws {
         guard !isTraining else { throw DeviceError(.busy, "the model is being trained: end that first") }
         kept = try device.initialState(entry)
@@ -64,8 +64,8 @@ public actor Model {
 
     // MARK: - Files
 
-    /// What was learned, as a file that travels: it goes into the same model on any device, or into the artifacts with
-    /// `adabet-onnx delta apply`. A file of that name is replaced as a whole or not at all.
+    /// Writes the trained values as a delta, a file to be sent: it goes into the same model on any device, or into the artifacts with
+    /// `adabet-onnx delta apply`. The file is written atomically.
     public func saveDelta(to file: URL) throws {
         if let name = notFinite(entry.kept, in: kept) {
             throw DeviceError(.notFinite, "'\(short(name))' is not finite")

@@ -28,7 +28,7 @@ extension Device {
         }
     }
 
-    /// A picture as the model takes it; transparency is left out, and where the model takes one channel it is the picture's
+    /// A picture in the form of the model's input; transparency is left out, and where the model takes one channel it is the picture's
     /// luma (ITU-R 601, as Pillow makes it).
     ///
     /// - Parameters:

@@ -36,7 +36,7 @@ extension Description {
         }
     }
 
-    /// Names of files that are written anew for a personal model: their size alone is checked.
+    /// Names of files that are rewritten for a personal model: their size alone is checked.
     var selected: Set<String> { Set(entries.map(\.selected.name)) }
 }
 
@@ -74,7 +74,7 @@ extension PackageFile {
         name = try fields.text("name")
         guard !name.isEmpty, name != ".", name != "..", name.utf8.count <= 255, name != "device.json",
             !name.unicodeScalars.contains(where: { "/\\:".unicodeScalars.contains($0) || $0.value < 0x20 })
-        else { throw fields.wrong("'\(short(name))' of 'files' is no plain file name") }
+        else { throw fields.wrong("'\(short(name))' of 'files' is not a plain file name") }
         bytes = try fields.whole("bytes", 0...Fields.most)
         sha256 = try fields.hash("sha256")
     }

@@ -33,7 +33,7 @@ extension Entry {
             guard case .array(let pair) = item, pair.count == 2, case .number(_, let batch?) = pair[0],
                 case .number(_, let bytes?) = pair[1], (1...Fields.most).contains(batch),
                 (0...Fields.most).contains(bytes), batch > found.last?.batch ?? 0
-            else { throw fields.wrong("'memory' of \(fields.place) is no list of [batch, bytes] with batches ascending") }
+            else { throw fields.wrong("'memory' of \(fields.place) is not a list of [batch, bytes] with batches ascending") }
             found.append(MemoryPair(batch: batch, bytes: bytes))
         }
         return found

@@ -2,7 +2,7 @@
     import CryptoKit
 #endif
 
-/// SHA-256: the system's where there is one, else the one below.
+/// SHA-256: the system's if there is one, else the one below.
 struct SHA256Hash {
     #if canImport(CryptoKit)
         private var state = CryptoKit.SHA256()

@@ -22,11 +22,11 @@ struct Safetensors {
         let length = bytes.count < 8 ? UInt64.max : UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
         guard length <= UInt64(JSON.mostBytes), length <= UInt64(bytes.count - 8) else {
             throw DeviceError(
-                .wrongFile, "\(path) is no safetensors file: \(bytes.count) bytes, with a header of \(length)")
+                .wrongFile, "\(path) is not a safetensors file: \(bytes.count) bytes, with a header of \(length)")
         }
         dataStart = 8 + Int(length)
         let header = try JSON.parse(UnsafeRawBufferPointer(rebasing: bytes[8..<dataStart]), path)
-        guard case .object(var items) = header else { throw DeviceError(.wrongFile, "\(path): its header is no object") }
+        guard case .object(var items) = header else { throw DeviceError(.wrongFile, "\(path): its header is not an object") }
         metadata = try Self.metadata(items.removeValue(forKey: "__metadata__"), path)
         let dataBytes = bytes.count - dataStart
         tensors = try Dictionary(uniqueKeysWithValues: items.map { name, item in
@@ -40,10 +40,10 @@ struct Safetensors {
 
     private static func metadata(_ json: JSON?, _ path: String) throws -> [String: String] {
         guard let json else { return [:] }
-        guard case .object(let items) = json else { throw DeviceError(.wrongFile, "\(path): its metadata is no object") }
+        guard case .object(let items) = json else { throw DeviceError(.wrongFile, "\(path): its metadata is not an object") }
         return try items.mapValues { value in
             guard case .string(let text) = value else {
-                throw DeviceError(.wrongFile, "\(path): its metadata has something that is no string")
+                throw DeviceError(.wrongFile, "\(path): its metadata has something that is not a string")
             }
             return text
         }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Samples as the model takes them, one after the other, little-endian; and labels where they are needed.
+/// Samples in the form of the model's input, one after the other, little-endian; and labels where they are needed.
 public struct Samples: Sendable {
     /// For each of the model's inputs, in the order of the package. Data that is mapped from a file stays there.
     public var inputs: [Data]
@@ -116,7 +116,7 @@ private func checkLabel(_ bytes: UnsafeRawBufferPointer, _ place: Int, _ rule: D
     }
 }
 
-/// A label that is a class; nil where labels are no classes.
+/// A label that is a class; nil where labels are not classes.
 func wholeLabel(_ bytes: UnsafeRawBufferPointer, _ place: Int, _ dtype: DataType) -> Int? {
     switch dtype {
     case .int64: return Int(bytes.loadUnaligned(fromByteOffset: 8 * place, as: Int64.self))

@@ -93,7 +93,7 @@ private final class ScoringRun: @unchecked Sendable {  // one task has it
         }
     }
 
-    /// All layers have the same subsets, drawn anew.
+    /// All layers have the same subsets, drawn again.
     func score(_ layer: Int) throws -> Double {
         let points = min(plan.points, samples), count = points == samples ? 1 : plan.subsets
         var random = Random(seed: plan.seed, stream: 0)

@@ -32,7 +32,7 @@ struct Arguments {
         for place in stride(from: 2, to: words.count, by: 2) {
             let name = String(words[place].dropFirst(2))
             guard words[place].hasPrefix("--"), Self.known.contains(name) else {
-                throw Usage("\(words[place]) is no option")
+                throw Usage("\(words[place]) is not an option")
             }
             guard place + 1 < words.count else { throw Usage("\(words[place]) needs a value") }
             options[name, default: []].append(words[place + 1])
@@ -164,7 +164,7 @@ func run() async throws {
     case "fit": try await fit(device, arguments)
     case "predict": try await predict(device, arguments)
     case "save": try await save(try await model(device, arguments), arguments)
-    default: throw Usage("\(arguments.command) is no command")
+    default: throw Usage("\(arguments.command) is not a command")
     }
 }
 

@@ -22,7 +22,7 @@ final class Arguments {
     command = given[1];
     for (int i = 2; i < given.length; i += 2) {
       String name = given[i].startsWith("--") ? given[i].substring(2) : "";
-      if (!MANY.contains(name) && !ONE.contains(name)) throw Main.usage(given[i] + " is no option");
+      if (!MANY.contains(name) && !ONE.contains(name)) throw Main.usage(given[i] + " is not an option");
       if (i + 1 == given.length) throw Main.usage(given[i] + " needs a value");
       List<String> values = options.computeIfAbsent(name, key -> new ArrayList<>());
       if (!values.isEmpty() && ONE.contains(name)) throw Main.usage(given[i] + " is there twice");

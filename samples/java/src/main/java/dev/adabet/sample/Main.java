@@ -90,7 +90,7 @@ public final class Main {
       case "fit" -> fit();
       case "predict" -> predict();
       case "save" -> saveTo(model(arguments.one("from")));
-      default -> throw usage(arguments.command + " is no command; expected " + USAGE);
+      default -> throw usage(arguments.command + " is not a command; expected " + USAGE);
     }
   }
 

@@ -49,12 +49,12 @@ internal class Checked(private val value: Any?, private val where: String) {
 
     fun int(least: Int, most: Int = Int.MAX_VALUE): Int = whole(least.toLong(), most.toLong()).toInt()
 
-    fun sha256(): String = text().also { if (!HASH.matches(it)) refuse("is no SHA-256 in hex") }
+    fun sha256(): String = text().also { if (!HASH.matches(it)) refuse("is not a SHA-256 in hex") }
 
     /** A name without folders, which cannot lead out of the package. */
     fun fileName(): String = text().also {
         val plain = it.isNotEmpty() && it.length <= 200 && it[0] != '.' && it.none { c -> c in "/\\:" || c < ' ' }
-        if (!plain) refuse("is '${shown(it)}', which is no plain file name")
+        if (!plain) refuse("is '${shown(it)}', which is not a plain file name")
     }
 
     fun dtype(): DType = text().let { name ->
@@ -76,7 +76,7 @@ internal class Checked(private val value: Any?, private val where: String) {
     }
 
     private fun extent(): Int {
-        if (value !is Long || value < 1) refuse("is no positive whole number")
+        if (value !is Long || value < 1) refuse("is not a positive whole number")
         return if (value <= Int.MAX_VALUE) value.toInt() else refuse("is $value, larger than any memory")
     }
 

@@ -27,7 +27,7 @@ public suspend fun DevicePackage.scores(
 
 /**
  * Trains while it is collected, a step each time the next event is asked for: while the collector suspends, training is
- * paused. Cancelling the collection ends training after the step; the progress file has the last whole epoch.
+ * paused. Cancelling the collection ends training after the step; the progress file has the last complete epoch.
  *
  * @param on where it computes; events are told in the collector's context
  */

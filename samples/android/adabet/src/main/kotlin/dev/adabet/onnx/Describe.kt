@@ -200,7 +200,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
     private fun memory(value: Checked): List<Pair<Int, Long>> {
         val pairs = value.list(least = 1).map { item ->
             val pair = item.list(least = 2)
-            if (pair.size != 2) item.refuse("is no pair of a batch and bytes")
+            if (pair.size != 2) item.refuse("is not a pair of a batch and bytes")
             Pair(pair[0].int(1), pair[1].whole(0))
         }
         if (pairs.zipWithNext().any { (a, b) -> a.first >= b.first }) value.refuse("has batches that are not ascending")
@@ -230,7 +230,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         val made = Tensor(
             item.key("name").text(),
             kinds[item.key("kind").text()]
-                ?: item.key("kind").refuse("is no kind; expected parameter, statistic or optimizer"),
+                ?: item.key("kind").refuse("is not a kind; expected parameter, statistic or optimizer"),
             item.key("input").text(),
             item.key("output").text(),
             shape,

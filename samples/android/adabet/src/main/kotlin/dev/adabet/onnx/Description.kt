@@ -14,7 +14,7 @@ public class Port internal constructor(
     public val bytes: Long = times(elements, dtype.width.toLong())
 }
 
-/** An output of the model. Its [shape] is for people: what comes out has its own. */
+/** An output of the model. Its [shape] is informational: what comes out has its own. */
 public class OutputPort internal constructor(
     public val name: String,
     public val dtype: DType,
@@ -96,7 +96,7 @@ internal class EntryFiles(
     val selected: String,
 )
 
-/** What steps go on from: the frozen graph's output, or the model's [input] of that name, unchanged. */
+/** What training steps start from: the frozen graph's output, or the model's [input] of that name, unchanged. */
 internal class Boundary(val port: Port, val input: String?)
 
 internal class Names(

@@ -3,21 +3,21 @@ package dev.adabet.onnx
 import ai.onnxruntime.OrtException
 import java.io.IOException
 
-/** What went wrong: a program acts on this, a person on the message. */
+/** Error codes, for programs; the message is for users. */
 public enum class Problem(
     /** Such as "wrong hash". */
     public val label: String,
 ) {
-    /** An argument cannot be meant. */
+    /** An argument is invalid. */
     USAGE("usage"),
 
-    /** A file is missing, cut short, or not what it should be. */
+    /** A file is missing, truncated or invalid. */
     WRONG_FILE("wrong file"),
 
-    /** A file's bytes do not have the SHA-256 that is written for them. */
+    /** A file does not have the recorded SHA-256. */
     WRONG_HASH("wrong hash"),
 
-    /** Data have another size or type than the model takes. */
+    /** The size or type of data does not match the model. */
     WRONG_SHAPE("wrong shape"),
 
     /** A label is out of range. */
@@ -26,19 +26,19 @@ public enum class Problem(
     /** A loss, an activation or a number that was read is NaN or infinite. */
     NOT_FINITE("not finite"),
 
-    /** There is no memory left, or less is allowed than is needed. */
+    /** Out of memory, or the memory limit is too small. */
     NO_MEMORY("no memory"),
 
-    /** A file cannot be written: no room, no permission. */
+    /** A file cannot be written: no space or no permission. */
     STORAGE("storage"),
 
-    /** A delta or progress of another model, package, entry or job. */
+    /** A delta or progress file belongs to another model, package, entry or training. */
     WRONG_MODEL("wrong model"),
 
     /** Too few samples. */
     TOO_FEW("too few"),
 
-    /** The caller said to stop. */
+    /** Cancelled by the caller. */
     CANCELLED("cancelled"),
 
     /** ONNX Runtime is too old, or reports an error. */
@@ -46,7 +46,7 @@ public enum class Problem(
 }
 
 /**
- * The one class of errors that this library throws. The message says what was wrong, where, what was expected and
+ * The only error type that this library throws. The message states the problem, where it is, what was expected and
  * found.
  */
 public class DeviceException(
@@ -57,7 +57,7 @@ public class DeviceException(
 
 internal fun fail(problem: Problem, message: String): Nothing = throw DeviceException(problem, message)
 
-/** Names of files and tensors are anybody's: cut, and in one line all the same. */
+/** Names of files and tensors are untrusted: they are shortened and kept on one line. */
 internal fun shown(text: String, most: Int = 80): String =
     text.take(most).map { if (it.isISOControl()) ' ' else it }.joinToString("")
 

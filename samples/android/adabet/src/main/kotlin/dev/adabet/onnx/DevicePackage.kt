@@ -7,7 +7,7 @@ import kotlin.concurrent.read
 import kotlin.concurrent.write
 
 /**
- * Called after each event, by the thread that called [DevicePackage.fit]: while it does not return, training is paused.
+ * Called after each event, by the thread that called [DevicePackage.fit]: training is paused until it returns.
  */
 public fun interface FitWatch {
     /** @return false to end training */
@@ -18,7 +18,7 @@ public fun interface FitWatch {
  * An open device package: score, choose, fit, predict and save, each of which blocks. For coroutines there are
  * [scores], [training] and [predictions]. The format is docs/device-package.md.
  *
- * Several threads may use a package at once; it is closed when none does any more.
+ * Several threads may use a package at the same time; it is closed when none uses it any more.
  */
 public class DevicePackage private constructor(
     internal val folder: File,
@@ -45,7 +45,7 @@ public class DevicePackage private constructor(
         open { scored(this, samples, watch) }
 
     /**
-     * The entry with the highest sum of scores of those that need at most so many bytes at this batch size.
+     * The entry with the highest sum of scores among those that need at most this memory at this batch size.
      *
      * @param memory bytes; null for no limit
      * @param batchSize null for what the package says
@@ -78,14 +78,14 @@ public class DevicePackage private constructor(
         return made!!
     }
 
-    /** Trains while the next event is asked for. */
+    /** Trains while the next event is requested. */
     internal fun events(samples: Samples, options: FitOptions, closing: Closing): Sequence<FitEvent> =
         open { Trainer(this, samples, options) }.events(closing)
 
-    /** An entry as the package has it, before any training. */
+    /** An entry with the package's initial values. */
     public fun initial(entry: Entry): PersonalModel = open { PersonalModel(this, entry, file(entry.files.state)) }
 
-    /** From a delta, or from a progress file of this package. */
+    /** Loads a delta, or a progress file of this package. */
     public fun load(file: File): PersonalModel = load(this, file)
 
     override fun close() {
@@ -123,12 +123,12 @@ public class DevicePackage private constructor(
 
     public companion object {
         /**
-         * Opens a package: every file is held against its size and SHA-256.
+         * Opens a package: every file is checked against its size and SHA-256.
          *
          * @param folder of real files: an app copies its assets out first
          * @param threads for one operator
          * @param frozenOn where the frozen graph runs, whose weights are constant
-         * @throws DeviceException it is no package, or damaged; ONNX Runtime is too old
+         * @throws DeviceException it is not a package, or damaged; ONNX Runtime is too old
          */
         @JvmStatic
         @JvmOverloads

@@ -1,7 +1,7 @@
 package dev.adabet.onnx
 
 /**
- * What steps go on from: the frozen graph runs once for each sample, and what it gives is kept. Values that are the
+ * What training steps start from: the frozen graph runs once for each sample, and what it gives is kept. Values that are the
  * model's inputs are not copied.
  */
 internal class Features(
@@ -51,7 +51,7 @@ internal class Features(
         frozen!!.keep(sample)
     }
 
-    /** Of each value that steps go on from, when all samples are computed. */
+    /** Of each value that steps start from, when all samples are computed. */
     fun rows(): List<Rows> = entry.boundary.map { boundary ->
         if (boundary.input == null) rowsOf(kept.getValue(boundary.port.name))
         else samples.inputs[inputs.indexOfFirst { it.name == boundary.input }]

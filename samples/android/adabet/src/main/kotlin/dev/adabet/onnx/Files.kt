@@ -43,10 +43,10 @@ internal fun readFile(file: File, most: Long): ByteBuffer = reading(file) { stre
     }
 }
 
-/** Holds a file against its size and, where there is one, its SHA-256, part by part. */
+/** Holds a file against its size and, if there is one, its SHA-256, part by part. */
 internal fun checkFile(file: File, bytes: Long, sha256: String?): Unit = reading(file) { stream ->
     if (file.length() != bytes)
-        fail(Problem.WRONG_FILE, "$file has ${file.length()} bytes; expected $bytes: copy the package anew")
+        fail(Problem.WRONG_FILE, "$file has ${file.length()} bytes; expected $bytes: copy the package again")
     if (sha256 != null) checkHash(file, stream, sha256)
 }
 
@@ -60,10 +60,10 @@ private fun checkHash(file: File, stream: FileInputStream, expected: String) {
     }
     val found = hex(digest.digest())
     if (found != expected)
-        fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $expected: copy the package anew")
+        fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $expected: copy the package again")
 }
 
-/** Written beside, flushed to the disk and renamed: a file of that name is replaced as a whole or not at all. */
+/** Written to a temporary file, flushed to disk and renamed: a file of that name is replaced as a whole or not at all. */
 internal fun writeFile(file: File, write: (OutputStream) -> Unit) {
     val beside = File(file.path + ".partial")
     try {

@@ -66,7 +66,7 @@ internal class Runtime(private val threads: Int) {
     }
 }
 
-/** A session, held against what device.json says of it. */
+/** A session, checked against what device.json says of it. */
 internal class Graph private constructor(private val what: String, private val session: OrtSession) : AutoCloseable {
     private val inputs: List<String> = session.inputNames.toList()
 

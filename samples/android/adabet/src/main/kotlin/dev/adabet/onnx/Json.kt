@@ -14,7 +14,7 @@ internal class Json private constructor(private val text: String, private val wh
     private var at = 0
 
     private fun wrong(why: String): Nothing =
-        fail(Problem.WRONG_FILE, "$what is no valid JSON: $why at character $at")
+        fail(Problem.WRONG_FILE, "$what is not valid JSON: $why at character $at")
 
     private fun peek(): Char = if (at < text.length) text[at] else '\u0000'
 
@@ -55,7 +55,7 @@ internal class Json private constructor(private val text: String, private val wh
         if (peek() == '}') return made.also { at++ }
         while (true) {
             blank()
-            if (peek() != '"') wrong("a key that is no string")
+            if (peek() != '"') wrong("a key that is not a string")
             val key = string()
             if (made.containsKey(key)) wrong("the key '${shown(key)}' twice")
             take(':')
@@ -148,7 +148,7 @@ internal class Json private constructor(private val text: String, private val wh
             val text = try {
                 Charsets.UTF_8.newDecoder().decode(bytes.duplicate()).toString()
             } catch (error: CharacterCodingException) {
-                throw DeviceException(Problem.WRONG_FILE, "$what is no valid JSON: it is not UTF-8", error)
+                throw DeviceException(Problem.WRONG_FILE, "$what is not valid JSON: it is not UTF-8", error)
             }
             val reader = Json(text, what)
             val value = reader.value(0)

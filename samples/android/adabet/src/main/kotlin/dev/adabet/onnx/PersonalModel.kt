@@ -26,7 +26,7 @@ private fun joined(name: String, parts: List<Output>): Output {
     }
 }
 
-/** An entry with values for what it trains. It may be used as long as its package is open. */
+/** An entry with its trained values. It may be used as long as its package is open. */
 public class PersonalModel internal constructor(
     private val device: DevicePackage,
     public val entry: Entry,
@@ -62,7 +62,7 @@ public class PersonalModel internal constructor(
         parts.mapValues { (name, found) -> joined(name, found) }
     }
 
-    /** Writes what was learned as a file that can travel. */
+    /** Writes the trained values as a delta, a file to be sent. */
     public fun saveDelta(file: File) {
         notFinite(entry.kept, values)?.let { fail(Problem.NOT_FINITE, "'${shown(it)}' is not finite") }
         save(device, entry, values, null, file)

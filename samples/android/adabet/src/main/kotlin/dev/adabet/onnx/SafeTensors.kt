@@ -29,11 +29,11 @@ internal class SafeTensors private constructor(
             if (all.capacity() < 8 || length !in 0..minOf(Json.MOST_BYTES.toLong(), all.capacity() - 8L))
                 wrong(
                     file,
-                    "is no safetensors file: ${all.capacity()} bytes, with a header of " +
+                    "is not a safetensors file: ${all.capacity()} bytes, with a header of " +
                         "${java.lang.Long.toUnsignedString(length)}",
                 )
             val header = Json.parse(all.part(8, length.toInt()), "$file") as? Map<*, *>
-                ?: wrong(file, "has a header that is no object")
+                ?: wrong(file, "has a header that is not an object")
             val data = all.part(8 + length.toInt(), all.capacity() - 8 - length.toInt())
             val metadata = header["__metadata__"] ?: emptyMap<String, String>()
             if (metadata !is Map<*, *> || !metadata.values.all { it is String })

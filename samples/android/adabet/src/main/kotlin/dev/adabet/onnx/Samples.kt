@@ -3,7 +3,7 @@ package dev.adabet.onnx
 import java.nio.ByteBuffer
 
 /**
- * Samples as the model takes them: for each of its inputs, by name, the numbers of one sample after the other (see
+ * Samples in the form of the model's input: for each of its inputs, by name, the numbers of one sample after the other (see
  * [bytesOf]), and labels where they are needed. Buffers are read, never changed, and whole, whatever their positions.
  */
 public class Samples @JvmOverloads constructor(

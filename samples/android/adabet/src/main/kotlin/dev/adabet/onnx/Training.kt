@@ -4,27 +4,27 @@ import ai.onnxruntime.OnnxTensor
 import java.io.File
 import java.nio.ByteBuffer
 
-/** How to train; what is null is as the package says. */
+/** How to train; null means the package's value. */
 public class FitOptions {
     /** The choice of layers; null for the package's first. */
     public var entry: String? = null
     public var learningRate: Double? = null
     public var batchSize: Int? = null
 
-    /** Whole epochs when it is done, those of [progress] counted. */
+    /** Total number of epochs, including those of [progress]. */
     public var epochs: Int? = null
 
-    /** Of the order of samples: 0 to 2^32 - 1. */
+    /** Random seed of the order of samples: 0 to 2^32 - 1. */
     public var seed: Long? = null
 
-    /** Written after each epoch, and gone on from where it exists. */
+    /** A file written after each epoch, from which training resumes if it exists. */
     public var progress: File? = null
 
     /** Evaluated after each epoch. */
     public var heldOut: Samples? = null
 }
 
-/** What training tells. */
+/** An event of training. */
 public sealed class FitEvent {
     /** The frozen part of one more sample was computed, which is done once, before the first step. */
     public class Prepared internal constructor(public val samples: Int, public val of: Int) : FitEvent()
@@ -60,8 +60,8 @@ public sealed class FitEvent {
 }
 
 /**
- * Training of an entry, in the documented order, with two sets of values that take turns as what is read and what is
- * written. Nothing is asked for in a step: memory stays as it is.
+ * Training of an entry, in the documented order, with two sets of values that alternate as input and
+ * output. Nothing is asked for in a step: memory stays as it is.
  */
 internal class Trainer(private val device: DevicePackage, private val samples: Samples, options: FitOptions) {
     private val description = device.description
@@ -87,7 +87,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         steps = (checked.count + batchSize - 1) / batchSize
     }
 
-    /** Trains while the next event is asked for: not to ask is a pause, to close [closing] ends it. */
+    /** Trains while the next event is requested: training pauses otherwise; closing [closing] ends it. */
     fun events(closing: Closing): Sequence<FitEvent> = sequence {
         val memory = guarded("the trained values") { List(2) { direct(entry.stateBytes) } }
         val start = begin(memory[0])
@@ -113,7 +113,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         yield(FitEvent.Done(loop.model()))
     }
 
-    /** Initial values, or those of the progress file where there is one; where training is. */
+    /** Initial values, or those of the progress file if there is one; where training is. */
     private fun begin(values: ByteBuffer): Place {
         val initial = device.file(entry.files.state)
         copy(initial, 0, values, 0, entry.selectedBytes)
@@ -125,7 +125,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
                 Problem.WRONG_MODEL,
                 "$progress is of another training: seed ${place.seed}, batch size ${place.batchSize}, ${place.step} " +
                     "steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in " +
-                    "an epoch. Remove it to begin anew",
+                    "an epoch. Remove it to start again",
             )
         return place
     }

@@ -132,7 +132,7 @@ private fun Trainer(app: App, status: Status, busy: Boolean, enough: Boolean, st
             },
         ) { Text("Train") }
         OutlinedButton(enabled = busy, onClick = { app.conditions.update { it.copy(stopped = !stopped) } }) {
-            Text(if (stopped) "Go on" else "Pause")
+            Text(if (stopped) "Resume" else "Pause")
         }
         OutlinedButton(enabled = app.retraining.delta.isFile && !busy, onClick = { share(app, app.retraining.delta) }) {
             Text("Share")

@@ -19,7 +19,7 @@ import kotlinx.coroutines.cancel
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.launch
 
-/** Trains while the app is not on the screen. If it is ended, the next start goes on after the last whole epoch. */
+/** Trains while the app is not on the screen. If it is ended, the next start resumes after the last complete epoch. */
 class TrainingService : Service() {
     private val scope = CoroutineScope(SupervisorJob() + Dispatchers.Default)
     private var training: Job? = null

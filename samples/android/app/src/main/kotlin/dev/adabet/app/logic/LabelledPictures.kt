@@ -11,7 +11,7 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * Pictures that somebody labelled, as the model takes them, in two files: they are still there when the app was ended.
+ * Pictures that somebody labelled, in the form of the model's input, in two files: they are still there when the app was ended.
  */
 class LabelledPictures(folder: File, private val description: Description) {
     private val pictures = File(folder, "pictures")

@@ -11,7 +11,7 @@ import java.io.InputStream
  * @param names of the files among the assets
  * @param open one of them
  * @return the folder
- * @throws IOException there is no room, or no package
+ * @throws IOException there is not enough space, or no package
  */
 fun copiedPackage(names: List<String>, open: (String) -> InputStream, to: File): File {
     if (DESCRIPTION !in names) throw IOException("The app has no package: put it into the assets.")

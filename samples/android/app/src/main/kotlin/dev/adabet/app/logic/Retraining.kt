@@ -52,7 +52,7 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
         }
     }
 
-    /** Begin anew: other pictures are another training. */
+    /** Start again: other pictures are another training. */
     fun forget() {
         progress.delete()
         choice.delete()

@@ -1,4 +1,4 @@
-"""What a client trains with: the graphs of an artifact folder, and which of its tensors travel."""
+"""The artifacts that a client trains with: their graphs, and which of their tensors are shared."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..training.manifest import Manifest, load_manifest
 from .messages import Tensors
 
 
-class Bench:
-    """A session of one artifact folder, for one client after another.
+class ClientArtifacts:
+    """An artifact folder with a session that several clients use in turn.
 
     Args:
-        folder: of the artifacts, of the portable backend.
+        folder: artifact folder of the portable backend.
         personal: shell patterns of layer names, whose parameters stay with the clients.
-        threads: for ONNX Runtime.
+        threads: threads for ONNX Runtime.
 
     Attributes:
-        manifest: of the artifacts.
-        model: that they were made from.
+        manifest: the manifest of the artifacts.
+        model: the model that they were made from.
 
     Raises:
-        RecordError: it is no artifact folder.
+        RecordError: the folder is not an artifact folder.
         UsageError: the backend is another one, a pattern matches no selected layer, or nothing would be shared.
     """
 
@@ -45,19 +45,19 @@ class Bench:
         self.model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
         self._personal = self._personal_names(personal)
         if not self.shared:
-            raise UsageError(f"`personal` {', '.join(personal)} leaves nothing that is shared. Name fewer layers.")
+            raise UsageError(f"`personal` {', '.join(personal)} leaves nothing to share. Name fewer layers.")
 
     @cached_property
     def session(self) -> PortableSession:
-        """With the initial values to begin with."""
+        """The session, which starts with the initial values."""
         made = self.manifest.session(self.manifest.initial, threads=self.threads)
         assert isinstance(made, PortableSession)
         return made
 
     @property
     def model_sha256(self) -> str:
-        """Of the model that the artifacts were made from."""
-        return str(self.manifest.content["model_sha256"])
+        """SHA-256 of the model that the artifacts were made from."""
+        return self.manifest.model_sha256
 
     @property
     def trained(self) -> list[str]:
@@ -66,30 +66,30 @@ class Bench:
 
     @property
     def shared(self) -> list[str]:
-        """Those that travel."""
+        """Names of the tensors that are exchanged with the server."""
         return [name for name in self.trained if name not in self._personal]
 
     @property
     def personal(self) -> list[str]:
-        """Those that stay."""
+        """Names of the tensors that stay with each client."""
         return [name for name in self.trained if name in self._personal]
 
     def initial(self) -> TrainingState:
-        """What a client begins with that has not trained yet."""
+        """Return the state of a client that has not trained yet."""
         tensors, _ = self.manifest.read_checkpoint(self.manifest.initial, PROPERTY)
         return TrainingState(tensors)
 
     def initial_values(self) -> dict[str, np.ndarray]:
-        """Of what travels."""
+        """Return the initial values of the shared tensors."""
         tensors = self.initial().tensors
         return {name: tensors[name] for name in self.shared}
 
     def put(self, state: TrainingState, tensors: Tensors) -> None:
-        """Let the session be that of a client in a round.
+        """Set the session to the state of a client in a round.
 
         Args:
-            state: of the client; what it lacks has its initial value.
-            tensors: from the server.
+            state: state of the client; tensors that it lacks get their initial values.
+            tensors: tensors from the server.
         """
         own = self.initial()
         for name, value in own.tensors.items():
@@ -99,25 +99,25 @@ class Bench:
         self.session.put_state(TrainingState(own.tensors, state.step))
 
     def values(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Copies of the session's values."""
+        """Return copies of the session's values."""
         return {name: self.session.parameter(name) for name in names}
 
     def _personal_names(self, patterns: Sequence[str]) -> frozenset[str]:
-        """Names of parameters (and statistics) of the layers that patterns name."""
-        chosen, found = self.manifest.selection.layers, set[str]()
+        """Return the names of parameters and statistics of the layers that patterns match."""
+        chosen, names = self.manifest.selection.layers, set[str]()
         by_layer = {layer.name: layer for layer in self.model.layers}
         for pattern in patterns:
-            layers = [name for name in chosen if fnmatch.fnmatchcase(name, pattern)]
+            layers = [layer for layer in chosen if fnmatch.fnmatchcase(layer, pattern)]
             if not layers:
                 some = ", ".join(chosen[-3:])
-                raise UsageError(f"`personal` {pattern!r} names none of the selected layers, such as {some}.")
-            for name in layers:
-                found.update(parameter.name for parameter in by_layer[name].parameters)
-                found.update(self._statistics_of(by_layer[name]))
-        return frozenset(found)
+                raise UsageError(f"`personal` {pattern!r} matches none of the selected layers, such as {some}.")
+            for layer in layers:
+                names.update(parameter.name for parameter in by_layer[layer].parameters)
+                names.update(self._statistics_of(by_layer[layer]))
+        return frozenset(names)
 
     def _statistics_of(self, layer: Layer) -> set[str]:
-        """Running statistics of a normalisation."""
+        """Return the names of the running statistics of a normalisation layer."""
         nodes = (node for node in self.model.graph.graph if node.name in layer.nodes)
-        found = {value.name for node in nodes for value in node.inputs if value is not None}
-        return {name for name in self.manifest.statistics if name in found}
+        inputs = {value.name for node in nodes for value in node.inputs if value is not None}
+        return {name for name in self.manifest.statistics if name in inputs}
