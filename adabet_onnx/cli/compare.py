@@ -121,9 +121,9 @@ def compare(
 ) -> None:
     """Train with several strategies, and compare them.
 
-    The result says which differences are larger than chance. Each strategy chooses its own learning rate on a split of the training data; accuracy is measured on the test data.
-    To continue after an interruption, run the same command again. Writes results.json, results.csv, results.md and
-    results.svg to the folder.
+    The result says which differences are larger than chance. Each strategy chooses its own learning rate on a split of
+    the training data; accuracy is measured on the test data. To continue after an interruption, run the same command
+    again. Writes results.json, results.csv, results.md and results.svg to the folder.
 
     \b
     Example:
