@@ -1,6 +1,6 @@
 import COnnxRuntime
 
-/// Name, data type and shape of what goes in or comes out of a graph.
+/// Name, data type and shape of an input or output of a graph.
 public struct TensorType: Sendable {
     public let name: String
     public let dtype: DataType
