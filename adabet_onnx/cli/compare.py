@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     metavar="N",
     group="Runtime",
-    help="Trainings at once.",
+    help="Number of trainings to run in parallel.",
 ).varied(shown="the number of cores")
 @cluster_options.ray
 @options.head_init.varied(default="auto")

@@ -83,7 +83,7 @@ rounds = together(
         type=click.IntRange(0),
         default=2,
         metavar="N",
-        help="How often to repeat a round with fewer replies.",
+        help="How many times to repeat a round with fewer replies.",
     ),
 )
 max_norm = _fleet(

@@ -229,7 +229,7 @@ views = _training(
     type=_COUNT,
     metavar="N",
     help="Variants of each image to train on, one per epoch; each one's features are stored.",
-    show_default="4 with --augment, 2 with flip alone",
+    show_default="1; 4 with --augment, 2 with flip alone",
 )
 augmentation = together(
     _training(

@@ -24,7 +24,14 @@ from .printing import progress_bar, show, show_json
 @options.preprocessing
 @options.labels
 @options.rho.varied(default=0.1)
-@Declared("--groups", type=int, default=8, metavar="N", group="Scoring", help="Most disjoint groups of each size.")
+@Declared(
+    "--groups",
+    type=int,
+    default=8,
+    metavar="N",
+    group="Scoring",
+    help="Maximum number of disjoint groups of each size.",
+)
 @Declared(
     "--group-size",
     "max_samples",
@@ -32,10 +39,16 @@ from .printing import progress_bar, show, show_json
     default=512,
     metavar="N",
     group="Scoring",
-    help="Samples of the largest groups, at most.",
+    help="Maximum number of samples in a group.",
 ).varied(aliases=("--samples",))
 @Declared(
-    "--shuffles", "seeds", type=int, default=2, metavar="N", group="Scoring", help="How often samples are shuffled."
+    "--shuffles",
+    "seeds",
+    type=int,
+    default=2,
+    metavar="N",
+    group="Scoring",
+    help="Number of times the samples are shuffled.",
 ).varied(aliases=("--seeds",))
 @scoring_options.subset_size
 @scoring_options.subsets

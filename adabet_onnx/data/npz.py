@@ -62,6 +62,12 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
     splits = splits_of(arrays, names, path)
     if splits is not None:
         return splits
+    missing = [name for name in names if name not in arrays and f"{name}_train" not in arrays]
+    if names and len(missing) < len(names):
+        raise DataError(
+            f"{path} has no array for the model's input {missing[0]!r}; it holds {', '.join(keys)}. Add an array with "
+            "that name."
+        )
     inputs = f", nor the model's inputs {', '.join(names)}" if names else ""
     raise DataError(
         f"{path} has neither x nor x_train{inputs}; it holds {', '.join(keys) or 'nothing'}. Rename its arrays."

@@ -274,7 +274,7 @@ def _hints(outcome: Outcome) -> list[str]:
         )
     if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
         hints.append(
-            "if the input itself has shifted (noise, light, another sensor), compare `strategy='norm-bias'` and all"
+            "if the input itself has shifted (noise, light, another sensor), `strategy='auto'` may be better"
         )
     return hints
 

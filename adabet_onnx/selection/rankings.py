@@ -129,7 +129,8 @@ def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values
     numbers = {i: float(values[scores.layers[i].name]) for i in pool}
     order = sorted(pool, key=lambda i: -numbers[i])
     selected = f"{min(count, len(pool))} of {len(scores.layers)} layers"
-    return Ranking(order, count, f"{selected} with the highest {strategy}", numbers)
+    measure = "rank in the votes of the clients" if strategy == "fleet" else strategy
+    return Ranking(order, count, f"{selected} with the highest {measure}", numbers)
 
 
 def by_name(chosen: list[int], patterns: str) -> Ranking:
