@@ -93,7 +93,7 @@ def test_it_adapts_the_demo(seen):
     assert 100 < seen["before"] < 250
     assert seen["after"] > RIGHT
     assert seen["table"] == 4  # before, and three epochs
-    assert re.search(r"Loss of 87 steps, from .*; right of the test pictures from", seen["chart"])
+    assert re.search(r"Loss of 87 steps, from .*; accuracy on the test pictures from", seen["chart"])
 
 
 def test_the_delta_means_the_same_in_python(seen, site, own, description, tmp_path):
@@ -212,7 +212,7 @@ def test_it_works_without_network(seen):
         ("noJson", "device.json"),
         ("foreignPackage", "format"),
         ("damagedPackage", "head.state.bin has the SHA-256"),
-        ("otherTask", "something else: its input .* \\[N, 10\\]"),
+        ("otherTask", "does not support: its input .* \\[N, 10\\]"),
     ],
 )
 def test_what_does_not_fit_is_told(seen, what, words):
@@ -253,7 +253,7 @@ def test_the_gpu_trains_only_if_it_computes_the_same(seen, own):
     assert right["text"] == []
     assert not wrong["on"]
     (text,) = wrong["text"]
-    assert re.search("GPU computes something else, so the processor trains: losses of the first steps are", text)
+    assert re.search("GPU computes different results, so the processor trains: losses of the first steps are", text)
     found, expected = (np.fromfile(own / f"{kind}.bin", np.float32) for kind in ("right", "wrong"))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 

@@ -52,7 +52,7 @@ part again for each batch. Ctrl-C ends it.";
             }
             catch (OperationCanceledException)
             {
-                Console.Error.WriteLine("Cancelled: what complete epochs had learned is in the progress file, if one was given.");
+                Console.Error.WriteLine("Cancelled: the values of the last complete epoch are in the progress file, if one was given.");
                 return 63;
             }
         }
@@ -139,7 +139,7 @@ part again for each batch. Ctrl-C ends it.";
         {
             var paths = options.All("out");
             if (paths.Count == 0 || paths.Count > package.Description.Outputs.Count)
-                throw new UsageException("--out must be there once for each output, at most.");
+                throw new UsageException("--out can be given at most once per output.");
             using (var training = From(package, options))
             {
                 var samples = SamplesFrom(package, options, "x");
@@ -171,7 +171,7 @@ part again for each batch. Ctrl-C ends it.";
         {
             var paths = options.All(name);
             var inputs = package.Description.Inputs;
-            if (paths.Count != inputs.Count) throw new UsageException($"--{name} must be there once for each of the {inputs.Count} inputs.");
+            if (paths.Count != inputs.Count) throw new UsageException($"--{name} must be given once for each of the {inputs.Count} inputs.");
             var found = new Dictionary<string, Array>();
             for (int i = 0; i < paths.Count; i++)
                 found[inputs[i].Name] = options.Flag("raw", false) ? package.Preprocess(Floats(Read(paths[i])), i) : (Array)Read(paths[i]);
@@ -209,7 +209,7 @@ part again for each batch. Ctrl-C ends it.";
             }
         }
 
-        /// <summary>Told at once, by the thread that trains.</summary>
+        /// <summary>Reports synchronously, on the thread that trains.</summary>
         private sealed class Told<T> : IProgress<T>
         {
             private readonly Action<T> tell;

@@ -1,11 +1,12 @@
 /// First Betti numbers of Vietoris-Rips complexes, by the rule of adabet_onnx/scoring/betti.py, which says why it is right.
 ///
 /// For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
-/// free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+/// free in a subset if the subset contains none of these points, so that it is not the only longest edge of any
+/// triangle. The Betti number is
 ///
 ///     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
 ///
-/// Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none.
+/// Another set of bits says with which points a pair forms such triangles; there are none if all lengths differ.
 final class Loops {
     /// More than this many points are refused.
     static let mostPoints = 16384
@@ -49,7 +50,7 @@ final class Loops {
 
     private static func pairs(_ points: Int) -> Int { points > 0 ? points * (points - 1) / 2 : 0 }
 
-    /// Where the pair of two different points stands among all pairs.
+    /// Index of the pair of two different points among all pairs.
     private static func pair(_ a: Int, _ b: Int) -> Int { a < b ? b * (b - 1) / 2 + a : a * (a - 1) / 2 + b }
 
     private static func fill(_ lengths: UnsafeMutablePointer<Float>, _ count: Int, _ distance: (Int, Int) -> Double) throws {
@@ -59,8 +60,8 @@ final class Loops {
                 func wrong(_ why: String) -> DeviceError {
                     DeviceError(.notFinite, "the distance from point \(i) to point \(j) is \(told(length)); \(why)")
                 }
-                guard length >= 0 else { throw wrong("a number is expected that is not negative") }
-                guard i != j || length == 0 else { throw wrong("a point is expected at distance 0 from itself") }
+                guard length >= 0 else { throw wrong("expected a number that is not negative") }
+                guard i != j || length == 0 else { throw wrong("expected 0 from a point to itself") }
                 lengths[i * count + j] = Float(length)
                 guard j >= i || lengths[i * count + j] == lengths[j * count + i] else {
                     throw wrong("back it is \(distance(j, i)); the same is expected")
@@ -69,8 +70,8 @@ final class Loops {
         }
     }
 
-    /// Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no
-    /// loops of their own: whatever one is joined to at some length, so is the other.
+    /// Drops points at distance 0 from an earlier one that has the same distances to all others. Such duplicates add no
+    /// loops: at every length they are connected to the same points.
     private static func leaveOutTwins(_ lengths: UnsafeMutablePointer<Float>, _ count: Int) -> ([Int], Int) {
         var origin: [Int] = [], place = [Int](repeating: 0, count: count)
         for i in 0..<count {
@@ -127,7 +128,7 @@ final class Loops {
                 if basis.isFree[at] { edges.append((low, high)) }
             }
         }
-        let most = edges.count - (members.count - 1)  // free edges join all points
+        let most = edges.count - (members.count - 1)  // the free edges connect all points
         return most - (anyLevel ? rank(edges, inside, basis, atMost: most) : 0)
     }
 
@@ -152,8 +153,8 @@ final class Loops {
         return basis.rank
     }
 
-    /// Adds the triangle of a free edge and a third point, of which one or both other edges are as long. A triangle is
-    /// taken at the last of its free edges only.
+    /// Adds the triangle of a free edge and a third point, one or both of whose other edges are equally long. Each
+    /// triangle is counted only at its last free edge.
     private func add(_ edge: (low: Int, high: Int), third: Int, _ basis: Basis) {
         let length = lengths[edge.low * points + edge.high], last = Self.pair(edge.low, edge.high)
         var sum = [UInt32(last)]

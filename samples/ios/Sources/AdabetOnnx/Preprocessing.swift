@@ -32,14 +32,14 @@ extension Device {
     /// luma (ITU-R 601, as Pillow makes it).
     ///
     /// - Parameters:
-    ///   - rgba: four bytes a pixel, row by row.
+    ///   - rgba: four bytes per pixel, row by row.
     ///   - width: in pixels; as `pictureSize` says: scale the picture before.
     public func input(fromRGBA rgba: [UInt8], width: Int, height: Int) throws -> [Float] {
         let wanted = try pictureSize(), layout = try pictureLayout()
         guard wanted.width == width, wanted.height == height, rgba.count == 4 * width * height else {
             let found = "the picture has \(width) x \(height) pixels in \(rgba.count) bytes"
             throw DeviceError(
-                .wrongShape, "\(found); the model takes \(wanted.width) x \(wanted.height) with 4 bytes a pixel")
+                .wrongShape, "\(found); the model takes \(wanted.width) x \(wanted.height) with 4 bytes per pixel")
         }
         let pixels = width * height, channels = layout.channels
         var numbers = [Float](repeating: 0, count: pixels * channels)
@@ -55,7 +55,7 @@ extension Device {
         return numbers
     }
 
-    /// Width and height of the pictures that the model takes.
+    /// Width and height of the pictures that the model expects.
     public func pictureSize() throws -> (width: Int, height: Int) {
         _ = try pictureLayout()
         let shape = description.inputs[0].shape.map(\.count)
