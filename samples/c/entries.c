@@ -119,7 +119,7 @@ static adabet_code describe_tensors(ab_entry *entry, const json *item, adabet_er
             kept_end = end;
             entry->kept_count++;
         } else if (tensor->value.bytes > entry->selected_bytes) { /* checked before the memory is allocated */
-            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is larger than all that is trained",
+            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is larger than everything that is trained",
                            tensor->value.name);
         }
     }

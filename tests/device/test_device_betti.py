@@ -129,18 +129,18 @@ def said_of(port, distance: np.ndarray, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("row", "column", "value", "in_c", "in_typescript"),
     [
-        (1, 2, np.nan, "a distance is not a number (NaN)", "NaN; a number is expected that is not negative"),
-        (1, 2, -1, "a distance is negative", "-1; a number is expected that is not negative"),
-        (1, 2, -1e-300, "a distance is negative", "-1e-300; a number is expected that is not negative"),
-        (1, 2, -np.inf, "a distance is negative", "-Infinity; a number is expected that is not negative"),
+        (1, 2, np.nan, "a distance is not a number (NaN)", "NaN; expected a number that is not negative"),
+        (1, 2, -1, "a distance is negative", "-1; expected a number that is not negative"),
+        (1, 2, -1e-300, "a distance is negative", "-1e-300; expected a number that is not negative"),
+        (1, 2, -np.inf, "a distance is negative", "-Infinity; expected a number that is not negative"),
         (
             2,
             1,
             1.1,
-            "the distance from one point to another is not the distance back",
-            "1.1; back it is 1; the same is expected",
+            "the matrix of distances is not symmetric",
+            "1.1; expected that of the other direction, 1",
         ),
-        (3, 3, 1, "the distance of a point to itself is not 0", "1; a point is expected at distance 0 from itself"),
+        (3, 3, 1, "the distance of a point to itself is not 0", "1; expected 0 from a point to itself"),
     ],
 )
 def test_what_is_no_distance_is_refused(port, row, column, value, in_c, in_typescript, tmp_path):

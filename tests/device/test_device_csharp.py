@@ -289,7 +289,7 @@ def test_several_inputs(csharp, rng, tmp_path):
     done = subprocess.run([*command, "--x", tmp_path / "short"], capture_output=True, text=True, env=csharp.environment)
     assert done.stderr == 'WrongShape: The input "one" has 20 samples, "two" has 19.\n'
     assert made.fails("predict", x=tmp_path / "x0", out=tmp_path / "out").startswith(
-        "usage: --x must be there once for"
+        "usage: --x must be given once for"
     )
 
 
@@ -318,7 +318,7 @@ def test_a_wrong_command_line_is_told(demo):
     assert demo.fails("fit", y="nothing").startswith("usage: --")
     assert demo.fails("show", nothing=1) == "usage: --nothing is not an option."
     assert demo.fails("sing") == "usage: sing is not a command."
-    assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out must be there")
+    assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out can be given")
 
 
 def test_every_public_name_is_documented(csharp, tmp_path):

@@ -135,7 +135,7 @@ def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):
     for name in ("progress", "delta"):
         assert (tmp_path / name).read_bytes() == (other / name).read_bytes()
     line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
-    assert "is of another training: seed 3, " in line
+    assert "belongs to another training run: seed 3, " in line
 
 
 def test_a_full_disk_is_an_error_that_leaves_what_was_there(demo, tmp_path):
@@ -147,7 +147,7 @@ def test_a_full_disk_is_an_error_that_leaves_what_was_there(demo, tmp_path):
                 command, capture_output=True, text=True, env=environment, restore_signals=False, check=False
             )
         assert done.stderr.startswith(f"Storage: {tmp_path / 'p'} cannot be written: "), done.stderr
-        assert done.stderr.endswith("Make room, or take another place.\n")
+        assert done.stderr.endswith("Free some space, or choose another path.\n")
         assert not list(tmp_path.iterdir())
 
 
@@ -212,7 +212,7 @@ def wrong_deltas(demo: Program, folder: Path) -> dict[str, str]:
         "cut": r"WrongFile\t.*the end of the file",
         "empty": r"WrongFile\t.*0 bytes",
         "of a huge header": r"WrongFile\t.*header",
-        "no JSON": r"WrongFile\t.*no valid JSON",
+        "no JSON": r"WrongFile\t.*not valid JSON",
         "not finite": r"NotFinite\t",
         "nowhere": r"WrongFile\tnowhere cannot be read",
     }

@@ -117,10 +117,10 @@ def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):
 @pytest.mark.parametrize(
     ("row", "column", "value", "expected"),
     [
-        (1, 2, np.nan, "nan; a number is expected that is not negative"),
-        (1, 2, -1e-300, "-1e-300; a number is expected that is not negative"),
-        (2, 1, 1.1, "1.1; back it is 1.0; the same is expected"),
-        (3, 3, 1, "1.0; a point is expected at distance 0 from itself"),
+        (1, 2, np.nan, "nan; expected a number that is not negative"),
+        (1, 2, -1e-300, "-1e-300; expected a number that is not negative"),
+        (2, 1, 1.1, "1.1; expected the same as in the other direction, 1.0"),
+        (3, 3, 1, "1.0; expected 0 from a point to itself"),
     ],
 )
 def test_what_is_no_distance_is_refused(checks, row, column, value, expected, tmp_path):

@@ -12,17 +12,17 @@ namespace Adabet.Device.Program
     {
         private const string Usage = @"usage: adabet-device PACKAGE COMMAND [OPTIONS], with raw little-endian files as data
 
-  show                                                what the package is
-  score   --x FILE [--memory BYTES] [--batch N]       scores of layers, and the entry that they choose
+  show                                                describes the package
+  score   --x FILE [--memory BYTES] [--batch N]       scores the layers and chooses an entry
   fit     --x FILE --y FILE [--entry NAME] [--rate R] [--batch N] [--epochs N] [--seed N] [--progress FILE]
           [--held-x FILE --held-y FILE] [--delta FILE] [--selected FILE] [--model FOLDER] [--keep no] [--stop STEP]
-  predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or as the package is
+  predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or initial values
   save    --from FILE [--delta FILE] [--selected FILE] [--model FOLDER]
 
-With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes --x
-(and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit prints the
-loss of each step, and a line for each epoch; without --entry it takes the first entry; --keep no computes the frozen
-part again for each batch. Ctrl-C ends it.";
+With --raw yes, the numbers of --x and --held-x are preprocessed as the package defines. For a model with several inputs,
+give --x (and --held-x) once for each; for several outputs, --out. --threads N sets the threads of ONNX Runtime. fit
+prints the loss of each step, and a line for each epoch; without --entry, it trains the first entry; --keep no computes
+the frozen part again for each batch. Ctrl-C stops it.";
 
         private static readonly CultureInfo Invariant = CultureInfo.InvariantCulture;
         private static readonly CancellationTokenSource Ended = new CancellationTokenSource();

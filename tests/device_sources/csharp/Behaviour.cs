@@ -238,7 +238,7 @@ internal sealed class Behaviour
             string whole = Values(training);
             options.Epochs = 2;
             options.LearningRate = 1e30;
-            True(Fails(DeviceError.LossNotFinite, () => training.FitAsync(data, options)).Message.Contains("smaller learning rate"));
+            True(Fails(DeviceError.LossNotFinite, () => training.FitAsync(data, options)).Message.Contains("learning rate below"));
             Same(Values(training), whole);
         }
     }

@@ -1,4 +1,4 @@
-/// First Betti numbers of Vietoris-Rips complexes, by the rule of adabet_onnx/scoring/betti.py, which says why it is right.
+/// First Betti numbers of Vietoris-Rips complexes, counted as in adabet_onnx/scoring/betti.py, which explains why.
 ///
 /// For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
 /// free in a subset if the subset contains none of these points, so that it is not the only longest edge of any
@@ -8,15 +8,15 @@
 ///
 /// Another set of bits says with which points a pair forms such triangles; there are none if all lengths differ.
 final class Loops {
-    /// More than this many points are refused.
+    /// More points are rejected.
     static let mostPoints = 16384
 
     private let given: Int
-    /// Points that are no twin of an earlier one: all below is about them.
+    /// Number of points without duplicates; the fields below refer to these.
     private let points: Int
-    /// 64-bit words of a set of points.
+    /// Number of 64-bit words in a set of points.
     private let words: Int
-    /// Of each given point, its place among those kept.
+    /// Index of each given point among those kept.
     private let place: [Int]
     private let lengthMemory, nearerMemory, levelMemory: Memory
     private var anyLevel = false
@@ -26,12 +26,12 @@ final class Loops {
     private var level: UnsafeMutablePointer<UInt64> { levelMemory.start.assumingMemoryBound(to: UInt64.self) }
 
     /// - Parameters:
-    ///   - distance: the distance of two of the points, in double precision; it is rounded to float32.
-    ///   - count: how many points.
-    /// - Throws: `notFinite` for what is not a distance, `noMemory`.
+    ///   - distance: the distance between two points, in double precision; it is rounded to float32.
+    ///   - count: number of points.
+    /// - Throws: `notFinite` for invalid distances, `noMemory`.
     init(count: Int, distance: (Int, Int) -> Double) throws {
         guard count <= Self.mostPoints else {
-            throw DeviceError(.usage, "there are \(count) points; at most \(Self.mostPoints) are counted with")
+            throw DeviceError(.usage, "there are \(count) points; at most \(Self.mostPoints) are supported")
         }
         let all = try Memory(count * count, times: MemoryLayout<Float>.stride, for: "distances")
         let lengths = all.start.bindMemory(to: Float.self, capacity: count * count)
@@ -64,7 +64,7 @@ final class Loops {
                 guard i != j || length == 0 else { throw wrong("expected 0 from a point to itself") }
                 lengths[i * count + j] = Float(length)
                 guard j >= i || lengths[i * count + j] == lengths[j * count + i] else {
-                    throw wrong("back it is \(distance(j, i)); the same is expected")
+                    throw wrong("expected the same as in the other direction, \(distance(j, i))")
                 }
             }
         }
@@ -83,13 +83,13 @@ final class Loops {
             if twin == nil { origin.append(i) }
         }
         let kept = origin.count
-        for i in 0..<kept {  // what is written stands before what is still to be read
+        for i in 0..<kept {  // writes stay behind the reads
             for j in 0..<kept { lengths[i * kept + j] = lengths[origin[i] * count + origin[j]] }
         }
         return (place, kept)
     }
 
-    /// The sets of the pair of i and j.
+    /// Fills the sets of the pair (i, j).
     private func fillSets(_ i: Int, _ j: Int) {
         let fromI = lengths + i * points, fromJ = lengths + j * points, length = fromI[j]
         let at = Self.pair(i, j) * words
@@ -104,7 +104,7 @@ final class Loops {
         }
     }
 
-    /// The numbers of so many subsets, asked for one after the other; a point may be given twice.
+    /// The Betti numbers of subsets, which are requested one by one; a repeated point counts once.
     func count(_ subsets: Int, of next: () -> [Int]) throws -> [Int] {
         let basis = Basis(pairs: Self.pairs(points))
         return try (0..<subsets).map { _ in try count(next(), basis) }
@@ -132,8 +132,8 @@ final class Loops {
         return most - (anyLevel ? rank(edges, inside, basis, atMost: most) : 0)
     }
 
-    /// The rank of the triangles with two or three equal longest edges. Where one triangle of each edge reaches what it
-    /// can be at most, as is usual, there is nothing to reduce.
+    /// The rank of the triangles with two or three equal longest edges. Usually one triangle per edge reaches the
+    /// maximum, and nothing needs to be reduced.
     private func rank(_ edges: [(low: Int, high: Int)], _ inside: [UInt64], _ basis: Basis, atMost most: Int) -> Int {
         basis.clear()
         for all in [false, true] {
@@ -169,12 +169,12 @@ final class Loops {
     }
 }
 
-/// Sums of pairs mod 2 in echelon form: each a list in descending order, all with different first pairs.
+/// Sums of pairs mod 2 in echelon form: lists in descending order, all with different first pairs.
 private final class Basis {
     private(set) var rank = 0
-    /// For each pair of the subset.
+    /// For each pair, whether it is free in the subset.
     var isFree: [Bool]
-    /// For each pair the sum that starts with it, or -1.
+    /// For each pair, the index of the sum that starts with it, or -1.
     private var first: [Int]
     private var sums: [[UInt32]] = []
 
@@ -191,7 +191,7 @@ private final class Basis {
 
     func starts(_ pair: Int) -> Bool { first[pair] >= 0 }
 
-    /// Adds a sum, and 1 to the rank if it is not a sum of what is there.
+    /// Adds a sum, and 1 to the rank, unless it depends on the basis.
     func add(_ given: [UInt32]) {
         var sum = given
         while let start = sum.first {

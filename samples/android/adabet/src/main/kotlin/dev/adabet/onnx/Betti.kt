@@ -1,7 +1,7 @@
 package dev.adabet.onnx
 
 /**
- * The loops of a group of points: first Betti numbers, of all points or of subsets.
+ * Counts the loops of a group of points: first Betti numbers, of all points or of subsets.
  *
  * It is the number of dimension-1 bars with death > birth in the Vietoris-Rips persistence of the points, with
  * coefficients mod 2 and no threshold. Distances are rounded to float32 and compared as such.
@@ -16,12 +16,12 @@ package dev.adabet.onnx
  * adabet_onnx/scoring/betti.py for why this is correct.
  */
 internal class Loops(distance: DoubleArray, private val given: Int) {
-    /** Of each given point, its place among those kept. */
+    /** Index of each given point among those kept. */
     private val place = IntArray(given)
     private val points: Int
     private val words: Int
 
-    /** Among the kept points, row after row. */
+    /** Distances of the kept points, row by row. */
     private val lengths: FloatArray
 
     /** For each pair, the points nearer to both. */
@@ -43,7 +43,7 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
         for (j in 1 until points) for (i in 0 until j) fillSets(i, j)
     }
 
-    /** The number of a subset; a point that is given twice is one point. */
+    /** The Betti number of a subset; a repeated point counts once. */
     fun count(subset: IntArray): Int = Subset(subset).number()
 
     /**
@@ -203,7 +203,7 @@ private class Basis {
 /** Index of the pair of two different points among all pairs. */
 private fun pair(a: Int, b: Int): Int = if (a < b) b * (b - 1) / 2 + a else a * (a - 1) / 2 + b
 
-/** Distances in float32, which has an infinity above all it cannot hold. */
+/** Distances as float32; those out of range become infinite. */
 private fun checked(distance: DoubleArray, points: Int): FloatArray {
     require(distance.size == points * points) {
         "$points points have ${points * points} distances, found ${distance.size}"
@@ -213,7 +213,7 @@ private fun checked(distance: DoubleArray, points: Int): FloatArray {
         val there = lengths[i * points + j]
         require(there >= 0) { "the distance from point $i to point $j is $there; expected one that is not negative" }
         require(i != j || there == 0f) { "point $i is at distance $there from itself; expected 0" }
-        require(there == lengths[j * points + i]) { "the distance from point $i to point $j is not the distance back" }
+        require(there == lengths[j * points + i]) { "the distances between points $i and $j are not symmetric" }
     }
     return lengths
 }
