@@ -70,8 +70,7 @@ public final class Device: Sendable {
     /// Loads a delta or a progress file of this package.
     ///
     /// - Throws: `wrongModel` if it belongs to another model or entry; `wrongFile`, `wrongHash`, `wrongShape`,
-    ///   `notFinite`
-    ///   for damaged files.
+    ///   `notFinite` for damaged files.
     public func model(from file: URL) async throws -> Model {
         let (entry, isProgress) = try Saved.look(into: file.path, self)
         let state = try initialState(entry)

@@ -97,7 +97,9 @@ struct Fields {
 
     func texts(_ key: String) throws -> [String] {
         try list(key).map { item in
-            guard case .string(let text) = item else { throw wrong("'\(key)' of \(place) has an item that is not a string") }
+            guard case .string(let text) = item else {
+                throw wrong("'\(key)' of \(place) has an item that is not a string")
+            }
             return text
         }
     }

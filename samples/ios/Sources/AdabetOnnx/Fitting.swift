@@ -108,7 +108,8 @@ extension Model {
             let found = "seed \(place.seed), batch size \(place.batchSize), \(place.step) steps after epoch \(place.epoch)"
             let expected = "seed \(plan.seed), batch size \(plan.batchSize), \(plan.steps) steps per epoch"
             throw DeviceError(
-                .wrongModel, "\(source) belongs to another training run: \(found); expected \(expected). Remove it to start again")
+                .wrongModel,
+                "\(source) belongs to another training run: \(found); expected \(expected). Remove it to start again")
         }
     }
 

@@ -73,7 +73,7 @@ extension Device {
         guard shape.count == 4, pictureAxis == 1 || pictureAxis == 3, [1, 3].contains(shape[pictureAxis]),
             type.dtype == .float32
         else {
-            throw DeviceError(.wrongShape, "the model's input '\(short(type.name))' of shape \(shape) cannot take pictures")
+            throw DeviceError(.wrongShape, "the input '\(short(type.name))' of shape \(shape) cannot take pictures")
         }
         return try ChannelLayout(type, axis: pictureAxis)
     }

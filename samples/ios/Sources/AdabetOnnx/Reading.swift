@@ -52,7 +52,9 @@ struct PackageFiles {
     init(_ all: [PackageFile]) { self.all = all }
 
     func checkUnique(_ fields: Fields) throws {
-        if let name = firstRepeated(all.map(\.name)) { throw fields.wrong("'\(short(name))' is listed twice in 'files'") }
+        if let name = firstRepeated(all.map(\.name)) {
+            throw fields.wrong("'\(short(name))' is listed twice in 'files'")
+        }
     }
 
     /// The file that a key names.

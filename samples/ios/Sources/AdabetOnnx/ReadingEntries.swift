@@ -56,7 +56,8 @@ extension Entry {
         for (place, tensor) in tensors.enumerated() {
             let name = short(tensor.type.name)
             guard tensor.offset >= end, tensor.offset - end < 64 else {
-                throw fields.misshapen("\(name) begins at \(tensor.offset); expected the next multiple of 64 at or after \(end)")
+                throw fields.misshapen(
+                    "\(name) begins at \(tensor.offset); expected the next multiple of 64 at or after \(end)")
             }
             end = tensor.offset + tensor.type.bytes
             guard place == 0 || tensor.kind >= tensors[place - 1].kind else {

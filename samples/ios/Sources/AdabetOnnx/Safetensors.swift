@@ -31,7 +31,7 @@ struct Safetensors {
         let dataBytes = bytes.count - dataStart
         tensors = try Dictionary(uniqueKeysWithValues: items.map { name, item in
             guard let stored = Stored(item, dataBytes) else {
-                throw DeviceError(.wrongFile, "\(path): '\(short(name))' has no valid dtype, shape and offsets in the file")
+                throw DeviceError(.wrongFile, "\(path): '\(short(name))' has no valid dtype, shape and offsets")
             }
             return (name, stored)
         })
