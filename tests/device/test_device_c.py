@@ -70,7 +70,7 @@ def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(demo):
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected")}
     before = {path.name: path.read_bytes() for path in demo.package.iterdir()}
     printed = demo.run("fit", **files, epochs=2, batch=16, rate=0.005, seed=3)
@@ -283,7 +283,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:
-    """Command, options and message of what users and senders get wrong."""
+    """Command, options and message for mistakes of users and senders."""
     x, y = place(demo, "x"), place(demo, "y")
     (folder / "short").write_bytes(x.read_bytes()[:-4])
     labels = np.fromfile(y, "<i8")
@@ -317,7 +317,11 @@ def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, o
         "NaN scored": ("score", {"x": folder / "nan"}, "not finite: the activation of layer 'stem.conv' is not finite"),
         "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* below"),
         "another model": ("save", {"from": folder / "other"}, "wrong model: .*: 'model_sha256' is 0+; expected 5321"),
-        "cut short": ("save", {"from": folder / "cut"}, "wrong file: .*cut: '.*' has no valid dtype, shape and offsets"),
+        "cut short": (
+            "save",
+            {"from": folder / "cut"},
+            "wrong file: .*cut: '.*' has no valid dtype, shape",
+        ),
         "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data has the SHA-256"),
         "no runtime": ("show", {"onnxruntime": "/nowhere.so"}, "runtime: ONNX Runtime cannot be loaded: /nowhere.so"),
     }

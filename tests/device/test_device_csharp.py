@@ -89,7 +89,7 @@ def test_first_betti_numbers_are_those_of_ripser(csharp, rng, tmp_path):
         lengths = np.frombuffer(content, f"<f{width}", points * (points - 1) // 2, at + 8)
         at += 8 + lengths.nbytes
         chosen = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
-        chosen += [rng.integers(0, points, len(chosen[0])) for _ in range(2)]  # with points given twice
+        chosen += [rng.integers(0, points, len(chosen[0])) for _ in range(2)]  # with repeated points
         subsets += struct.pack("<II", len(chosen), len(chosen[0])) + np.stack(chosen).astype("<u4").tobytes()
         numbers.append(str(number))
         distance = squareform(lengths.astype(float)) if points > 1 else np.zeros((1, 1))
@@ -199,7 +199,7 @@ def test_raw_numbers_are_preprocessed(csharp, tmp_path, bgr):
 
 
 def of_model(csharp: Compiled, folder: Path, model: onnx.ModelProto, x: tuple[np.ndarray, ...], y: np.ndarray, **how):
-    """A package of a small model, all of which is trained, and its data in files."""
+    """A package of a small model with all layers trained, and its data in files."""
     opened = open_model(model)
     selection = select(opened, strategy="all")
     make_artifacts(

@@ -1,4 +1,4 @@
-"""samples/csharp and its files: deltas for Python, progress, kills, full disks, and deltas of strangers."""
+"""samples/csharp and its files: deltas for Python, progress, kills, full disks, and foreign deltas."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo(csharp, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(demo):
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {
         name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected", "model")
     }
@@ -167,7 +167,7 @@ def test_a_delta_in_another_order_is_the_same(demo, tmp_path):
 
 
 def wrong_deltas(demo: Program, folder: Path) -> dict[str, str]:
-    """Files that are no delta of this entry, and what must be said of each."""
+    """Files that are not a delta of this entry, and the expected message for each."""
     whole, metadata = place(demo, "delta").read_bytes(), {}
     header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
     body = whole[8 + int.from_bytes(whole[:8], "little") :]

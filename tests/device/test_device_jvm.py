@@ -1,4 +1,4 @@
-"""samples/android's library and samples/java beside Python: losses, scores, deltas; kills, full disks, refusals."""
+"""samples/android's library and samples/java against Python: losses, scores, deltas; kills, full disks, errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(demo) -> list[str]:
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected")}
     before = {path.name: path.read_bytes() for path in demo.package.iterdir()}
     printed = demo.run("fit", **files, epochs=2, batch=16, rate=0.005, seed=3)
@@ -310,7 +310,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_packages(kind, demo, tmp_path):
-    """Labels that are numbers; a label for each pixel, some of which do not count."""
+    """Labels that are numbers; a label for each pixel, some of them ignored."""
     made, label_shape, loss = OTHERS[kind]
     model, rng = open_model(made()), np.random.default_rng(0)
     selection, choices = select(model, strategy="all"), Choices(loss=loss)
@@ -343,7 +343,7 @@ def test_other_packages(kind, demo, tmp_path):
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:
-    """Command, options and message of what users and senders get wrong."""
+    """Command, options and message for mistakes of users and senders."""
     x, y = place(demo, "x"), place(demo, "y")
     (folder / "short").write_bytes(x.read_bytes()[:-4])
     labels = np.fromfile(y, "<i8")

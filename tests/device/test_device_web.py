@@ -1,4 +1,4 @@
-"""The page of samples/web in a real browser of a phone's width: what tests/js/app.mjs saw when it used it."""
+"""The page of samples/web in a real browser with the width of a phone, used by tests/js/app.mjs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, site) -> Path:
-    """What a person brings along: packages and pictures."""
+    """A user's files: packages and pictures."""
     folder = tmp_path_factory.mktemp("own")
     colours = tiny.conv_net()
     for key, value in (("mean", "[0.5, 0.4, 0.3]"), ("std", "[0.2, 0.3, 0.4]")):
@@ -60,7 +60,7 @@ def own(tmp_path_factory, site) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(site, own) -> dict[str, Any]:
-    """What tests/js/app.mjs saw."""
+    """The report of tests/js/app.mjs."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         missing("there is no Chromium")
@@ -79,7 +79,7 @@ def description(site) -> dict[str, Any]:
 
 
 def digits() -> dict[str, np.ndarray]:
-    """The demo's data, fed as the model's metadata say."""
+    """The demo's data, prepared according to the model's metadata."""
     data = np.load(resources.files("adabet_onnx.demo") / "digits_shifted.npz")
     found = {}
     for part in ("train", "test"):

@@ -1,6 +1,6 @@
-"""Damages of a package that samples/c, android, java and ios are tried with, and what samples/c says of each.
+"""Damaged packages for the tests of samples/c, android, java and ios, with the message of samples/c for each.
 
-A few are others than in `device_damages`: C has types of other sizes, and reads what C# refuses.
+A few differ from `device_damages`: C has types of other sizes, and reads files that C# rejects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random graphs train as a float64 reference step says, or are rejected with a message."""
+"""Random graphs train like a float64 reference step, or are rejected with a message."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_random_graphs_train_as_the_reference_step_says_with_onnxruntime_trainin
 
 @pytest.mark.parametrize("operator", ["Tanh", "MatMul", "Gemm"])
 def test_a_wrong_rule_is_seen(tmp_path, monkeypatch, operator):
-    """The comparison itself: with one rule 1 % off, a graph that it stands in is wrong."""
+    """A test of the comparison: if one rule is 1 % off, graphs with it fail."""
     nodes = [
         node("MatMul", ["input", "a.weight"], ["m"], "/a"),
         node("Tanh", ["m"], ["t"], "/tanh"),

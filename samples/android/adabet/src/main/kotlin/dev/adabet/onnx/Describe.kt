@@ -203,7 +203,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
             if (pair.size != 2) item.refuse("is not a pair of a batch and bytes")
             Pair(pair[0].int(1), pair[1].whole(0))
         }
-        if (pairs.zipWithNext().any { (a, b) -> a.first >= b.first }) value.refuse("has batches that do not ascend")
+        if (pairs.zipWithNext().any { (a, b) -> a.first >= b.first }) value.refuse("has batches that are not ascending")
         return pairs
     }
 
