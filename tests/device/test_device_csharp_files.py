@@ -109,7 +109,7 @@ def test_what_is_saved_from_progress_is_what_training_saved(demo, tmp_path):
     content["entries"][0]["name"] = "other"
     (tmp_path / "device" / "device.json").write_text(json.dumps(content))
     line = Program(demo.compiled, tmp_path / "device").fails("save", **{"from": place(demo, "delta")})
-    assert line == 'WrongModel: delta is of the entry "layers", which the package does not have.'
+    assert line == 'WrongModel: delta is for the entry "layers", which the package does not have.'
 
 
 def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):

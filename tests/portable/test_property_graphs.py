@@ -27,9 +27,9 @@ EXAMPLES = 100
 
 
 def check_all(features, backend, examples):
-    """Every example is right or rejected: by the portable backend no graph of listed operators, and at most 10 %.
+    """Every example is correct or rejected; the portable backend rejects no graph of listed operators, at most 10 %.
 
-    onnxruntime-training has fewer gradients (none of Sum and ConvTranspose), and says which operator it stops at.
+    onnxruntime-training has fewer gradients (none for Sum and ConvTranspose), and names the operator without one.
     """
     seen: Counter[str] = Counter()
     why: list[str] = []
