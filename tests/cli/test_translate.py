@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import shlex
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adabet_onnx.cli.translate import translate, translated
 
@@ -134,12 +135,13 @@ def test_a_path_that_stands_as_it_is_breaks_nothing(name):
         assert translate(f"{name}: no such file. Give `resume`.") == f"{name}: no such file. Give --resume."
 
 
-def test_nothing_that_a_text_holds_raises():
-    rng = random.Random(0)
-    parts = [*SAID, *KEPT, *HOSTILE, "`", "'", '"', "(", ")", ", ", "=", "\\", "...", "open_model(", "Data(", "{", "}"]
-    for _ in range(3000):
-        text = "".join(rng.choice(parts) for _ in range(rng.randrange(1, 6)))[: rng.randrange(1, 400)]
-        assert isinstance(translate(text), str)
+PARTS = [*SAID, *KEPT, *HOSTILE, "`", "'", '"', "(", ")", ", ", "=", "\\", "...", "open_model(", "Data(", "{", "}"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=6), length=st.integers(1, 400))
+def test_nothing_that_a_text_holds_raises(parts, length):
+    assert isinstance(translate("".join(parts)[:length]), str)
 
 
 def test_json_is_said_where_people_are_told_something():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ripser import ripser
 from scipy.spatial.distance import pdist, squareform
 
@@ -99,6 +101,15 @@ def test_numbers_of_subsets_are_those_of_ripser(kind, n, points, rng):
     expected = [by_ripser(distance[np.ix_(subset, subset)]) for subset in subsets]
     assert betti_numbers(distance, subsets) == expected
     assert len(set(expected)) > 1 or kind in (one_hot, any_scale, circle, equal_in_float32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(0, 4), min_size=6, max_size=66))
+def test_any_lengths_give_the_number_of_ripser(lengths):
+    """Symmetric matrices of few different lengths, which need not satisfy the triangle inequality."""
+    n = int((1 + np.sqrt(1 + 8 * len(lengths))) / 2)  # points with no more pairs than lengths
+    distance = squareform(np.array(lengths[: n * (n - 1) // 2], float))
+    assert first_betti_number(distance) == by_ripser(distance)
 
 
 def test_a_large_group_in_one_piece(rng):
