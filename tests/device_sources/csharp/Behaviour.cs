@@ -7,7 +7,7 @@ using System.Threading;
 using System.Threading.Tasks;
 using Adabet.Device;
 
-/// <summary>What holds when training is cancelled, paused, disposed of and so on: each check prints a line.</summary>
+/// <summary>Checks of cancelling, pausing, disposing and so on: each prints a line.</summary>
 internal sealed class Behaviour
 {
     private readonly DevicePackage package;
