@@ -9,6 +9,7 @@ MODEL, ADAPTED, SCORES, SELECTION, RUN = "model.onnx", "adapted.onnx", "scores.j
 ARTIFACTS, FEATURES = "artifacts", "features"
 # In the folder of a comparison.
 PLAN, RUNS, COSTS, _SCORES_OF_SEEDS = "plan.json", "runs", "costs", "scores"
+STARTING_ARTIFACTS = "starting-artifacts"  # not ARTIFACTS: a comparison may be in the folder of an adapted model
 
 
 def scores_of_seed(folder: Path, seed: int) -> Path:

@@ -162,7 +162,7 @@ def obstacle_reason(node: ir.Node, positions: tuple[int, ...], needed: Collectio
     rule = find_rule(node.op_type)
     if rule is None:
         inside = any(True for _ in subgraphs(node))
-        return "computes in a graph inside it, which has no gradient here" if inside else "has no gradient here"
+        return "contains a subgraph, which has no gradient here" if inside else "has no gradient here"
     if any(value is not None and value.dtype in _HALVES for value in (*node.inputs, *node.outputs)):
         return "computes in half precision, and gradients are of float32"
     for value in (*(v for v in node.inputs if v is not None), *node.outputs[:1]):

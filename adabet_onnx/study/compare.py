@@ -6,7 +6,7 @@ each seed trains on all training data, and is measured on the test data. Each di
 fresh process, one at a time, after all trainings.
 
 Finished work is stored in the folder and is not repeated: plan.json, scores/, runs/, costs/, and at the end
-results.json, results.csv. (artifacts/ and features/ are recreated if they are missing.)
+results.json, results.csv. (starting-artifacts/ and features/ are recreated if they are missing.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..drawing import finished
 from ..errors import UsageError
-from ..file_names import ARTIFACTS, FEATURES, MODEL, PLAN
+from ..file_names import FEATURES, MODEL, PLAN, STARTING_ARTIFACTS
 from ..files import check_folder, make_folder, remove_folder, write_bytes
 from ..frames import frame
 from ..model.head import check_head_options, with_head
@@ -216,7 +216,7 @@ def compare(
             trainings.finish(rates)
             results = results_of(study, selections, rates, trainings, runner, old)
     save_results(study.folder, results)
-    remove_folder(study.folder / ARTIFACTS)
+    remove_folder(study.folder / STARTING_ARTIFACTS)
     if not plan.keep_features:
         remove_folder(study.features)
     summaries = summarise(results, len(held))

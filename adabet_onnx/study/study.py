@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ..cost.predict import Predictor
 from ..data.dataset import Splits
 from ..data.preprocess import Arithmetic
-from ..file_names import ARTIFACTS, FEATURES
+from ..file_names import FEATURES, STARTING_ARTIFACTS
 from ..files import make_folder
 from ..model.open import Model
 from ..progress import Progress
@@ -63,7 +63,7 @@ class Study:
 
     def artifacts(self, selection: Selection) -> Path:
         """The folder that trainings of a selection start from; the same for equal parameters."""
-        return self.folder / ARTIFACTS / key(selection)
+        return self.folder / STARTING_ARTIFACTS / key(selection)
 
     def make_artifacts(self, selection: Selection) -> Path:
         """Make that folder, where it is not there."""

@@ -17,7 +17,7 @@ def test_tables_are_no_layers(form, size):
     assert parameters == ["q.weight", "gamma", "fc.weight"]
     assert model.frozen == ()
     said = [str(decision) for decision in decisions(model)]
-    assert any("cosines and sines of positions: cos, sin, no layer" in line for line in said)
+    assert any("cosines and sines of positions: cos, sin, not a layer" in line for line in said)
 
 
 @pytest.mark.parametrize("form", ["halves", "pairs"])

@@ -43,7 +43,7 @@ def test_it_opens_and_says_so(name, at):
     assert [spec.name for spec in model.inputs] == ["input"]
     assert unused_inputs(model.graph) == [name]
     (said,) = [str(decision) for decision in decisions(model) if "unused" in decision.taken_for]
-    assert said.startswith(f"input {name}: unused (nothing that the logits depend on reads it")
+    assert said.startswith(f"input {name}: unused (the logits do not depend on it")
     again = model.proto()
     restore_unused_inputs(again)
     assert again.graph.input[at] == with_extra(name, at).graph.input[at], "name, type and shape"

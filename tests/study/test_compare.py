@@ -252,12 +252,12 @@ def test_another_old_domain_is_refused(compared):
 
 def test_half_removed_artifacts_are_not_taken_for_whole(compared, tmp_path, monkeypatch):
     folder = shutil.copytree(compared.folder, tmp_path / "c")
-    (folder / "artifacts" / "some").mkdir(parents=True)
+    (folder / "starting-artifacts" / "some").mkdir(parents=True)
 
     really = shutil.rmtree
 
     def killed(path, *rest, **options):
-        if Path(path).name in ("artifacts", ".artifacts.part") and Path(path).exists():
+        if Path(path).name in ("starting-artifacts", ".starting-artifacts.part") and Path(path).exists():
             raise KeyboardInterrupt
         really(path, *rest, **options)
 
@@ -265,7 +265,7 @@ def test_half_removed_artifacts_are_not_taken_for_whole(compared, tmp_path, monk
         patch.setattr("adabet_onnx.files.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             compare(MODEL, DATA, folder, PLAN)
-    assert not (folder / "artifacts").exists()
+    assert not (folder / "starting-artifacts").exists()
     assert compare(MODEL, DATA, folder, PLAN).results == compared.results
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
 
