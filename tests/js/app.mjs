@@ -52,7 +52,7 @@ const LOOKS = [
   [1280, "light"],
 ];
 
-/** The findings of axe, and whether the page scrolls sideways, in the first `looks` of these. */
+/** The findings of axe, and whether the page scrolls sideways, in the first `looks` of LOOKS. */
 async function inspect(tab, state, looks = 2) {
   seen.states.push(state);
   if (await tab.evaluate(() => globalThis.axe === undefined)) await tab.evaluate(axe);

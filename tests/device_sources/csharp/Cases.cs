@@ -1,6 +1,6 @@
 // Cases for samples/csharp, compiled together with the library: many in one process.
 //
-//     mono cases.exe betti FILE SUBSETS       numbers of all matrices; a blank line; numbers of subsets, a matrix a line
+//     mono cases.exe betti FILE SUBSETS       numbers of all matrices; a blank line; numbers of subsets, one line each
 //     mono cases.exe menu FILE                the choice, or the smallest memory needed, one line per case
 //     mono cases.exe random                   the first numbers, a shuffle, a subset
 //     mono cases.exe ports PACKAGE            ports in device.json and in the graphs, as the library reads them
