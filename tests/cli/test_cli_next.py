@@ -51,7 +51,9 @@ def test_the_commands_after_a_run_can_be_typed(command):
     assert Path("my out/report.html").is_file()
     command(*shlex.split(found[3])[1:], *["--strategies", "last", "--seeds", "1", "--jobs", "1", "--rates", "0.01"])
     assert Path("my out/results.json").is_file()
-    assert command("evaluate", "my out/artifacts", "new data.npz", "--layout", "NHWC").out, "what was trained is still there"
+    assert command("evaluate", "my out/artifacts", "new data.npz", "--layout", "NHWC").out, (
+        "what was trained is still there"
+    )
 
 
 def test_programs_and_quiet_people_are_spared_them(command):
