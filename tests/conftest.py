@@ -39,10 +39,10 @@ def _processes_without_torch():
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Have ONNX Runtime use one thread where a test asks for no number.
+    """Make ONNX Runtime use one thread unless a test sets the number.
 
-    Tests may run beside each other, one for each core; a second thread gains nothing in models as small as these and,
-    waiting for work, takes the other test's core.
+    Tests may run in parallel, one per core. For such small models a second thread gains nothing, and while it waits for
+    work, it occupies another test's core.
     """
     import onnxruntime
 
@@ -59,7 +59,7 @@ def _one_thread():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what needs Swift where there is none: Debian 12, on which CI runs, has no compiler for it."""
+    """Deselect tests that need Swift if there is no compiler, as on Debian 12, on which CI runs."""
     needing = [] if SWIFT else [item for item in items if item.get_closest_marker("swift")]
     if needing:
         config.hook.pytest_deselected(items=needing)
@@ -92,7 +92,7 @@ def training():
 
 @pytest.fixture
 def checked_here(monkeypatch):
-    """Artifacts check themselves as ever, but in this process: another has to import everything first."""
+    """Run the self-check of artifacts in this process: a new one would have to import everything first."""
     from adabet_onnx.training import artifacts, selfcheck
     from adabet_onnx.training.manifest import load_manifest
 

@@ -1,16 +1,16 @@
 /* Score, retrain and personalise a model on the device, from a package written by `adabet-onnx device`.
  *
  *     adabet_open      opens a package; the size and SHA-256 of every file are checked
- *     adabet_score     scores layers on the given data; adabet_choose: the best entry that fits into memory
+ *     adabet_score     scores layers on the given data; adabet_choose: the best entry that fits in memory
  *     adabet_fit       trains an entry; can be paused, stopped or killed, and then resumed
  *     adabet_predict   predicts with the personal model
  *     adabet_save_*    saves the trained values: as a delta to send, or as the file that the personal model reads
  *
  * A function that can fail returns ADABET_OK or an error code, and describes the error in an adabet_error (which may be
- * NULL). The library prints nothing and never ends the program; files that a failed call began to write are removed.
+ * NULL). The library prints nothing and never ends the program; files left incomplete by a failed call are removed.
  *
- * Data are arrays in the form of the model's input, sample after sample, little-endian, with the number of bytes they have.
- * A package and its models may be used by one thread at a time.
+ * Data are little-endian arrays in the layout of the model's input, one sample after another, passed with their size in
+ * bytes. A package and its models may be used by one thread at a time.
  */
 #ifndef ADABET_H
 #define ADABET_H
@@ -67,7 +67,7 @@ typedef struct adabet_package adabet_package;
 
 typedef struct {
     const char *onnxruntime; /* path of the library; NULL: $ADABET_ONNXRUNTIME, else the system's. Ignored if linked. */
-    int threads;             /* for one operator; 0 means 1 */
+    int threads;             /* per operator; 0 means 1 */
 } adabet_open_options;
 
 /* options may be NULL. Free *made with adabet_close, after the models that were created from it. */
@@ -75,11 +75,11 @@ adabet_code adabet_open(const char *folder, const adabet_open_options *options, 
                         adabet_error *error);
 void adabet_close(adabet_package *package);
 
-/* Texts belong to the package. */
+/* The strings belong to the package. */
 const char *adabet_model_name(const adabet_package *package);
 const char *adabet_runtime_version(const adabet_package *package);
 
-/* An input or output. A dimension of 0 is the number of samples. */
+/* An input or output. A dimension of 0 stands for the number of samples. */
 #define ADABET_MOST_DIMENSIONS 16
 typedef struct {
     const char *name, *dtype;
@@ -94,7 +94,7 @@ adabet_value adabet_input(const adabet_package *package, size_t input);
 adabet_value adabet_output(const adabet_package *package, size_t output);
 adabet_value adabet_labels(const adabet_package *package);
 size_t adabet_class_count(const adabet_package *package);                         /* 0: no classes */
-const char *adabet_class_name(const adabet_package *package, size_t class_index); /* NULL: it has none */
+const char *adabet_class_name(const adabet_package *package, size_t class_index); /* NULL: none */
 
 /* Preprocess raw numbers of whole samples, such as pixels from 0 to 255, for this input, in place: scale, mean, std, and
  * channel order (raw data is in the order red, green, blue). Steps that the package does not define are skipped. */
@@ -112,7 +112,7 @@ size_t adabet_entry_count(const adabet_package *package);
 adabet_entry adabet_entry_at(const adabet_package *package, size_t entry);
 const char *adabet_entry_layer(const adabet_package *package, size_t entry, size_t layer);
 bool adabet_find_entry(const adabet_package *package, const char *name, size_t *entry);
-/* Bytes that training needs at a batch size, according to the package. UINT64_MAX: more than that. */
+/* Bytes that training needs at a batch size, according to the package; UINT64_MAX if that overflows. */
 uint64_t adabet_entry_memory(const adabet_package *package, size_t entry, size_t batch);
 
 /* ---- score ------------------------------------------------------------------------------------------------------- */
@@ -124,7 +124,7 @@ const char *adabet_scored_layer(const adabet_package *package, size_t layer);
 /* Called after each sample, and after each layer. A return value other than 0 ends the call with ADABET_CANCELLED. */
 typedef int (*adabet_count_watch)(size_t done, size_t all, void *user);
 
-/* Computes b1_hat of each layer from forward passes of single samples, without labels. scores has a value per layer. */
+/* Computes b1_hat of each layer from forward passes of single samples, without labels. scores needs room for all. */
 adabet_code adabet_score(adabet_package *package, const adabet_data *data, adabet_count_watch watch, void *user,
                          double *scores, adabet_error *error);
 
@@ -137,10 +137,10 @@ adabet_code adabet_choose(const adabet_package *package, const double *scores, s
 typedef struct adabet_model adabet_model; /* an entry with its trained values */
 
 typedef struct {
-    size_t epoch, epochs; /* the first is 1 */
-    uint64_t step;        /* of all epochs; the first is 1 */
+    size_t epoch, epochs; /* counted from 1 */
+    uint64_t step;        /* over all epochs, counted from 1 */
     size_t steps;         /* in an epoch */
-    bool epoch_done;      /* an additional call after the epoch's last step, when progress is stored */
+    bool epoch_done;      /* an extra call after the epoch's last step, once progress is stored */
     double loss; /* of the step; with epoch_done, the mean over the epoch's samples */
     double held_out_loss, held_out_accuracy; /* with epoch_done; NaN if there are no held-out samples */
 } adabet_progress;
@@ -179,7 +179,7 @@ adabet_code adabet_load(adabet_package *package, const char *path, adabet_model 
 void adabet_model_free(adabet_model *model); /* model may be NULL */
 size_t adabet_model_entry(const adabet_model *model);
 
-/* outputs has a buffer for all samples for each of the model's outputs; those whose data is NULL are skipped. */
+/* outputs has one buffer for all samples per output of the model; those whose data is NULL are skipped. */
 typedef struct {
     void *data;
     size_t bytes;

@@ -1,11 +1,12 @@
-/* See betti.h for what this is, and adabet_onnx/scoring/betti.py for why it is right.
+/* See betti.h for the interface, and adabet_onnx/scoring/betti.py for why this is correct.
  *
  * For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
- * free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+ * free in a subset if the subset contains none of these points, so that it is not the only longest edge of any
+ * triangle. The Betti number is
  *
  *     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
  *
- * Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none.
+ * Another set of bits says with which points a pair forms such triangles; there are none if all lengths differ.
  */
 #include "betti.h"
 
@@ -17,28 +18,28 @@
 
 struct betti_loops {
     size_t given;     /* points of the matrix */
-    size_t points;    /* those that are no twin of an earlier one; all below is about them */
-    size_t words;     /* of a set of points */
-    size_t *place;    /* of each given point among those kept */
+    size_t points;    /* without duplicates; the fields below refer to these */
+    size_t words;     /* in a set of points */
+    size_t *place;    /* index of each given point among those kept */
     float *lengths;   /* points x points */
     uint64_t *nearer; /* for each pair, the points nearer to both */
-    uint64_t *level;  /* for each pair, the points whose farther end is as far as the other */
-    int any_level;    /* whether there is such a point at all */
+    uint64_t *level;  /* for each pair, the points whose larger distance equals its length */
+    int any_level;    /* whether any pair has such a point */
 };
 
 typedef struct {
     uint16_t low, high;
 } edge;
 
-/* What counting needs. A sum is a set of pairs in descending order. The basis is in echelon form: its sums stand in the
- * pool one after the other, each after its length, and differ in their first pairs. */
+/* Working memory. A sum is a set of pairs in descending order. The basis is in echelon form: its sums are stored in the
+ * pool one after another, each preceded by its length, and all have different first pairs. */
 typedef struct {
     uint64_t *inside;         /* the subset */
-    uint16_t *members;        /* the same as a list */
+    uint16_t *members;        /* the same, as a list */
     edge *free_edges;         /* of the subset, in the order of their pairs */
     unsigned char *is_free;   /* for each pair of the subset */
-    size_t *first;            /* for each pair 1 + where the sum that starts with it stands in the pool, or 0 */
-    uint32_t *sum, *next;     /* the sum that is being reduced, and the result of a step */
+    size_t *first;            /* for each pair, the pool index of the sum that starts with it, or 0 */
+    uint32_t *sum, *next;     /* the sum being reduced, and the result of a step */
     uint32_t *pool;
     size_t used, room;        /* of the pool */
 } scratch;
@@ -50,7 +51,7 @@ const char *betti_message(betti_status status) {
         case BETTI_TOO_MANY_POINTS: return "there are more points than BETTI_MOST_POINTS";
         case BETTI_NOT_A_NUMBER: return "a distance is not a number (NaN)";
         case BETTI_NEGATIVE: return "a distance is negative";
-        case BETTI_ASYMMETRIC: return "the distance from one point to another is not the distance back";
+        case BETTI_ASYMMETRIC: return "the matrix of distances is not symmetric";
         case BETTI_DIAGONAL: return "the distance of a point to itself is not 0";
         case BETTI_NO_SUCH_POINT: return "a subset has an index that is not below the number of points";
     }
@@ -59,13 +60,13 @@ const char *betti_message(betti_status status) {
 
 static void *zeros(size_t count, size_t size) { return calloc(count > 0 ? count : 1, size); }
 
-/* To float, to the nearest; C leaves open what a cast does with what is too long. */
+/* Round to the nearest float; in C, casting a value out of range is undefined. */
 static float rounded(double length) {
     if (length >= 0x1.ffffffp127) return HUGE_VALF;
     return length > (double)FLT_MAX ? FLT_MAX : (float)length;
 }
 
-/* Where the pair of two different points stands among all pairs. */
+/* Index of the pair of two different points among all pairs. */
 static size_t pair(size_t a, size_t b) { return a < b ? b * (b - 1) / 2 + a : a * (a - 1) / 2 + b; }
 
 static size_t pairs(size_t points) { return points > 0 ? points * (points - 1) / 2 : 0; }
@@ -75,7 +76,7 @@ static betti_status entry_status(const double *distance, size_t points, size_t i
     if (isnan(there)) return BETTI_NOT_A_NUMBER;
     if (there < 0) return BETTI_NEGATIVE;
     if (i == j) return there > 0 ? BETTI_DIAGONAL : BETTI_OK;
-    /* The entry on the other side has been looked at. */
+    /* The entry on the other side of the diagonal has been checked. */
     return j < i && rounded(there) != rounded(distance[j * points + i]) ? BETTI_ASYMMETRIC : BETTI_OK;
 }
 
@@ -101,8 +102,8 @@ static int same_row(const float *lengths, size_t points, size_t a, size_t b) {
     return 1;
 }
 
-/* Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no loops
- * of their own: whatever one is joined to at some length, so is the other. */
+/* Drops points at distance 0 from an earlier one that has the same distances to all others. Such duplicates add no
+ * loops: at every length they are connected to the same points. */
 static betti_status leave_out_twins(betti_loops *loops) {
     size_t points = loops->given, kept = 0;
     size_t *origin = zeros(points, sizeof *origin);
@@ -116,7 +117,7 @@ static betti_status leave_out_twins(betti_loops *loops) {
         if (twin == kept) origin[kept++] = i;
         loops->place[i] = twin;
     }
-    for (size_t i = 0; i < kept; i++) { /* what is written stands before what is still to be read */
+    for (size_t i = 0; i < kept; i++) { /* writes stay behind the reads */
         for (size_t j = 0; j < kept; j++) {
             loops->lengths[i * kept + j] = loops->lengths[origin[i] * points + origin[j]];
         }
@@ -126,7 +127,7 @@ static betti_status leave_out_twins(betti_loops *loops) {
     return BETTI_OK;
 }
 
-/* The sets of the pair of i and j. */
+/* Fill the sets of the pair (i, j). */
 static void fill_sets(betti_loops *loops, size_t i, size_t j) {
     size_t points = loops->points, at = pair(i, j) * loops->words;
     const float *from_i = loops->lengths + i * points, *from_j = loops->lengths + j * points;
@@ -202,7 +203,7 @@ static unsigned char is_free(const betti_loops *loops, const uint64_t *inside, s
 
 static int is_inside(const uint64_t *inside, size_t point) { return (int)(inside[point / 64] >> (point % 64) & 1); }
 
-/* The sum of two sums; returns its size. */
+/* Adds two sums; returns the size of the result. */
 static size_t add_sums(const uint32_t *a, size_t a_size, const uint32_t *b, size_t b_size, uint32_t *result) {
     size_t i = 0, j = 0, size = 0;
     while (i < a_size && j < b_size) {
@@ -234,7 +235,7 @@ static betti_status keep_sum(scratch *s, size_t size) {
     return BETTI_OK;
 }
 
-/* Adds the sum in s->sum to the basis, and 1 to the rank if it is not a sum of what is there. */
+/* Adds the sum in s->sum to the basis, and 1 to the rank, unless it depends on the basis. */
 static betti_status extend_basis(scratch *s, size_t size, size_t *rank) {
     while (size > 0) {
         size_t there = s->first[s->sum[0]];
@@ -255,8 +256,8 @@ static void clear_basis(scratch *s) {
     s->used = 0;
 }
 
-/* Adds the triangle of a free edge and a third point, of which one or both other edges are as long. A triangle is taken
- * at the last of its free edges only. */
+/* Adds the triangle of a free edge and a third point, one or both of whose other edges are equally long. Each triangle
+ * is counted only at its last free edge. */
 static betti_status add_triangle(const betti_loops *loops, scratch *s, edge base, size_t third, size_t *rank) {
     const float *from_third = loops->lengths + third * loops->points;
     size_t ends[2] = {base.low, base.high}, size = 1;
@@ -277,7 +278,7 @@ static betti_status add_triangle(const betti_loops *loops, scratch *s, edge base
     return extend_basis(s, size, rank);
 }
 
-/* Adds the triangles of a free edge with the points of a set: the first that starts a sum of the basis, or all. */
+/* Adds the triangles of a free edge with the level points: up to the first that starts a sum of the basis, or all. */
 static betti_status add_triangles(const betti_loops *loops, scratch *s, edge base, int all, size_t most, size_t *rank) {
     size_t at = pair(base.low, base.high);
     for (size_t word = 0; word < loops->words; word++) {
@@ -291,8 +292,8 @@ static betti_status add_triangles(const betti_loops *loops, scratch *s, edge bas
     return BETTI_OK;
 }
 
-/* The rank of the triangles with two or three equal longest edges in the subset that was read. It cannot exceed most,
- * and where one triangle of each edge reaches that, as is usual, there is nothing to reduce. */
+/* The rank of the triangles with two or three equal longest edges in the subset. It cannot exceed most; usually one
+ * triangle per edge reaches that, and nothing needs to be reduced. */
 static betti_status rank_of_triangles(const betti_loops *loops, scratch *s, size_t edges, size_t most, size_t *rank) {
     betti_status status = BETTI_OK;
     for (int all = 0; all < 2 && loops->any_level; all++) {
@@ -303,7 +304,7 @@ static betti_status rank_of_triangles(const betti_loops *loops, scratch *s, size
     return status;
 }
 
-/* Reads a subset into s; returns of how many different points it is, in *count. */
+/* Reads a subset into s; *count becomes its number of different points. */
 static betti_status read_subset(const betti_loops *loops, scratch *s, const size_t *subset, size_t size,
                                 size_t *count) {
     memset(s->inside, 0, loops->words * sizeof *s->inside);
@@ -331,7 +332,7 @@ static betti_status count_one(const betti_loops *loops, scratch *s, const size_t
             if (s->is_free[at]) s->free_edges[free_count++] = here;
         }
     }
-    size_t most = count > 0 ? free_count - (count - 1) : 0; /* free edges join all points */
+    size_t most = count > 0 ? free_count - (count - 1) : 0; /* the free edges connect all points */
     status = rank_of_triangles(loops, s, free_count, most, &rank);
     clear_basis(s);
     *number = most - rank;

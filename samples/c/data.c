@@ -1,4 +1,4 @@
-/* Data of the caller, before they are used. */
+/* Checks of the caller's data. */
 #include <math.h>
 #include <string.h>
 
@@ -22,11 +22,10 @@ int64_t ab_label(const ab_value *labels, const char *data, size_t place) {
 static adabet_code check_array(const adabet_array *array, const ab_value *value, const char *what, size_t *samples,
                                adabet_error *error) {
     if (array->data == NULL)
-        return ab_fail(error, ADABET_USAGE, "%s: there is no array for '%.80s'", what, value->name);
+        return ab_fail(error, ADABET_USAGE, "%s: the array for '%.80s' is missing", what, value->name);
     if (array->bytes % value->bytes != 0)
         return ab_fail(error, ADABET_WRONG_SHAPE,
-                       "%s: '%.80s' has %zu bytes; a sample (%zu of %s) has %zu, and no whole number "
-                       "of samples fits",
+                       "%s: '%.80s' has %zu bytes; a sample (%zu of %s) has %zu: expected a multiple of that",
                        what, value->name, array->bytes, value->elements, value->dtype_name, value->bytes);
     *samples = array->bytes / value->bytes;
     return ADABET_OK;
@@ -70,7 +69,7 @@ adabet_code ab_check_data(const adabet_package *p, const adabet_data *data, bool
     if (!labels) return ADABET_OK;
     AB_TRY(check_array(&data->labels, &p->labels, what, &count, error));
     if (count != *samples)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: there are labels of %zu samples, and %zu samples", what, count,
+        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: there are labels for %zu samples, but %zu samples", what, count,
                        *samples);
     return check_labels(p, data->labels.data, count * p->labels.elements, what, error);
 }

@@ -1,4 +1,4 @@
-/* Values of device.json, each looked at before it is used. */
+/* Values of device.json, each checked before it is used. */
 #include <math.h>
 #include <string.h>
 
@@ -46,7 +46,7 @@ adabet_code ab_get_file(const adabet_package *package, const json *object, const
     for (size_t i = 0; i < package->file_count; i++)
         if (strcmp(package->files[i].name, name) == 0) *file = package->files + i;
     if (*file == NULL)
-        return ab_fail(error, ADABET_WRONG_FILE, "device.json: '%s' of %s is '%.80s', which is not among 'files'", key,
+        return ab_fail(error, ADABET_WRONG_FILE, "device.json: '%s' of %s is '%.80s', which is not in 'files'", key,
                        where, name);
     return ADABET_OK;
 }
@@ -86,11 +86,11 @@ adabet_code ab_get_shape(const json *object, const char *key, bool batched, cons
                            "device.json: dimension %zu of '%s' of %s is not a positive whole number", value->rank, key,
                            where);
         if (!ab_product(value->elements, (size_t)d->integer, &value->elements))
-            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: '%s' of %s is larger than any memory", key, where);
+            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: '%s' of %s is too large", key, where);
         value->shape[value->rank++] = d->integer;
     }
     if (!ab_product(value->elements, value->width, &value->bytes) || value->bytes > SIZE_MAX / 2)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: '%s' of %s is larger than any memory", key, where);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: '%s' of %s is too large", key, where);
     return ADABET_OK;
 }
 
@@ -104,7 +104,7 @@ adabet_code ab_get_value(const json *object, const char *key, bool batched, cons
             value->width = DTYPES[i].width;
         }
     if (value->width == 0)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: 'dtype' of %s is '%.40s', which is not known here",
+        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: 'dtype' of %s is '%.40s', which is not supported",
                        where, value->dtype_name);
     return ab_get_shape(object, key, batched, where, value, error);
 }

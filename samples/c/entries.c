@@ -1,4 +1,4 @@
-/* The choices of layers of a package. */
+/* Reads the entries of a package, that is, its choices of layers. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,8 +118,8 @@ static adabet_code describe_tensors(ab_entry *entry, const json *item, adabet_er
         if (tensor->kind != AB_OPTIMIZER) {
             kept_end = end;
             entry->kept_count++;
-        } else if (tensor->value.bytes > entry->selected_bytes) { /* before such memory is asked for */
-            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is larger than all that is trained",
+        } else if (tensor->value.bytes > entry->selected_bytes) { /* checked before the memory is allocated */
+            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is larger than everything that is trained",
                            tensor->value.name);
         }
     }
@@ -187,7 +187,7 @@ static adabet_code describe_layers(ab_entry *entry, const json *item, adabet_err
     AB_TRY(ab_get(item, "layers", JSON_ARRAY, entry->name, &entry->layers, error));
     for (const json *layer = entry->layers->first; layer != NULL; layer = layer->next)
         if (layer->kind != JSON_STRING)
-            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'layers' of %.80s has something that is not a string",
+            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'layers' of %.80s has an item that is not a string",
                            entry->name);
     AB_TRY(ab_get_size(item, "trained", entry->name, 0, MOST, &trained, error));
     entry->trained = (uint64_t)trained;

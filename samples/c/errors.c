@@ -6,12 +6,12 @@
 
 #define ALIGNED 64
 
-/* Names of files and tensors are anybody's: a message is one line of valid UTF-8 all the same. */
+/* Names of files and tensors are untrusted: whatever they contain, a message is one line of valid UTF-8. */
 static void make_plain(char *text) {
     char *end = text + strlen(text);
     while (text < end) {
         size_t length = ab_utf8(text, end);
-        if (length == 0) *text = '?'; /* such as a character cut at the message's end */
+        if (length == 0) *text = '?'; /* for example, a character cut off at the end of the message */
         else if ((unsigned char)*text < 0x20) *text = ' ';
         text += length > 0 ? length : 1;
     }

@@ -1,4 +1,4 @@
-/* Loss and accuracy on samples that are not trained on. */
+/* Loss and accuracy on held-out samples. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +57,7 @@ adabet_code ab_evaluation_make(adabet_package *p, const ab_entry *entry, const a
     return open_evaluation(p, entry, e, error);
 }
 
-/* How many labels from here on count, and how many of them have the largest logit. */
+/* Counts the labels from here on that are not ignored, and those of them that have the largest logit. */
 static void count_right(const adabet_package *p, const ab_entry *entry, const ab_evaluation *e, size_t samples,
                         size_t *right, size_t *counted) {
     const ab_value *logits = &entry->logits_value;
@@ -90,7 +90,7 @@ static size_t labels_that_count(const adabet_package *p, const ab_evaluation *e,
     return counted;
 }
 
-/* A batch; its loss, weighted by the labels that count, is added. */
+/* Evaluates a batch; its loss, weighted by the labels that count, is added. */
 static adabet_code evaluate_part(ab_evaluation *e, const ab_entry *entry, OrtValue **ins, size_t first, size_t samples,
                                  double *sum, size_t *weight, adabet_error *error) {
     adabet_package *p = e->graph->package;

@@ -1,10 +1,10 @@
-/* What the frozen graph gives for each sample, kept; and batches of it. */
+/* The outputs of the frozen graph, stored for each sample, and batches of them. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-/* What one run of the frozen graph takes and gives. */
+/* Inputs and outputs of one run of the frozen graph. */
 typedef struct {
     ab_graph *graph;
     ab_slot *ins, *outs;
@@ -39,7 +39,7 @@ static void close_frozen(frozen_run *run) {
     free(run->given);
 }
 
-/* One sample, whose results are written where they are kept. */
+/* Runs one sample; the results are written directly to where they are stored. */
 static adabet_code freeze_one(adabet_package *p, const ab_entry *entry, frozen_run *run, const adabet_data *data,
                               size_t sample, ab_features *features, adabet_error *error) {
     adabet_code code = ADABET_OK;
@@ -47,7 +47,7 @@ static adabet_code freeze_one(adabet_package *p, const ab_entry *entry, frozen_r
     for (size_t i = 0; i < p->input_count && code == ADABET_OK; i++) {
         const ab_value *value = p->inputs + i;
         const char *from = (const char *)data->inputs[i].data + sample * value->bytes;
-        code = ab_tensor_over(p, value, (void *)(uintptr_t)from, 1, run->fed + i, error); /* it is read only */
+        code = ab_tensor_over(p, value, (void *)(uintptr_t)from, 1, run->fed + i, error); /* only read */
     }
     for (size_t i = 0; i < entry->boundary_count && code == ADABET_OK; i++) {
         const ab_value *value = &entry->boundary[i].value;
@@ -77,7 +77,7 @@ static adabet_code make(adabet_package *p, const ab_entry *entry, const adabet_d
         if (ab_product(features->samples, boundary->value.bytes, &bytes)) features->made[i] = ab_room(bytes);
         if (features->made[i] == NULL)
             return ab_fail(error, ADABET_NO_MEMORY,
-                           "there is not enough memory for what is kept of %zu samples (%zu bytes each): "
+                           "there is not enough memory for the features of %zu samples (%zu bytes each): "
                            "take fewer",
                            features->samples, boundary->value.bytes);
         features->arrays[i] = features->made[i];

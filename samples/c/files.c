@@ -24,7 +24,7 @@ bool ab_exists(const char *path) {
 static adabet_code open_file(const char *path, FILE **file, adabet_error *error) {
     struct stat status;
     *file = NULL;
-    int number = open(path, O_RDONLY | O_NONBLOCK); /* a pipe is refused below, not waited for */
+    int number = open(path, O_RDONLY | O_NONBLOCK); /* do not block on a pipe; it is rejected below */
     if (number < 0) return ab_fail(error, ADABET_WRONG_FILE, "%s cannot be read: %s", path, strerror(errno));
     if (fstat(number, &status) != 0 || !S_ISREG(status.st_mode)) {
         close(number);
@@ -112,7 +112,7 @@ void ab_write(ab_writer *writer, const void *data, size_t bytes) {
         writer->problem = errno != 0 ? errno : EIO;
 }
 
-/* So that the new name is on the disk too. Not all file systems can: then that is as good as it gets. */
+/* Flushes the folder, so that the new name is on the disk too. File systems that do not support this are ignored. */
 static void sync_folder(char *path) {
     char *slash = strrchr(path, '/');
     if (slash != NULL) slash[slash == path ? 1 : 0] = 0;

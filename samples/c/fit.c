@@ -1,4 +1,4 @@
-/* Training: steps in the documented order, with two sets of values that alternate as input and output.
+/* Training: steps in the documented order. Two sets of values alternate as input and output.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ typedef struct {
     const ab_entry *entry;
     const adabet_data *data;
     const adabet_fit_options *options;
-    size_t samples, steps; /* steps in an epoch */
+    size_t samples, steps; /* steps per epoch */
     ab_features features;
     ab_evaluation held_out;
     ab_batch batch;
@@ -22,7 +22,7 @@ typedef struct {
     OrtValue **tensors[2];
     ab_graph *graph;
     OrtValue **ins, **outs;
-    size_t now; /* which set holds the values */
+    size_t now; /* the set that holds the current values */
     float rate, loss;
     ab_place place;
 } training;
@@ -62,7 +62,7 @@ static adabet_code load_values(training *t, adabet_error *error) {
     char *initial;
     for (int i = 0; i < 2; i++) {
         if ((t->memory[i] = ab_room(bytes)) == NULL) return ab_no_memory(error);
-        memset(t->memory[i], 0, bytes); /* the optimizer's tensors begin so, and what is between tensors stays so */
+        memset(t->memory[i], 0, bytes); /* the optimizer's tensors start at 0, and gaps between tensors stay 0 */
     }
     t->kept = ab_room(entry->selected_bytes);
     if (t->kept == NULL) return ab_no_memory(error);
@@ -76,8 +76,8 @@ static adabet_code load_values(training *t, adabet_error *error) {
         t->place.epoch > UINT64_MAX / t->steps || t->place.step != t->place.epoch * t->steps)
         return ab_fail(
             error, ADABET_WRONG_MODEL,
-            "%s is of another training: seed %llu, batch size %llu, %llu steps after epoch %llu; expected seed %llu, "
-            "batch size %llu, %zu steps in an epoch. Remove it to start again",
+            "%s belongs to another training run: seed %llu, batch size %llu, %llu steps after epoch %llu; expected "
+            "seed %llu, batch size %llu, %zu steps per epoch. Remove it to start again",
             t->options->progress, (unsigned long long)t->place.seed, (unsigned long long)t->place.batch_size,
             (unsigned long long)t->place.step, (unsigned long long)t->place.epoch, (unsigned long long)wanted.seed,
             (unsigned long long)wanted.batch_size, t->steps);
@@ -133,7 +133,7 @@ static adabet_code make_room(training *t, adabet_error *error) {
     return ADABET_OK;
 }
 
-/* One step; the sets change places after it. */
+/* One step; the two sets are swapped after it. */
 static adabet_code run_step(training *t, size_t first, size_t samples, adabet_error *error) {
     const ab_entry *entry = t->entry;
     adabet_package *p = t->package;
@@ -158,8 +158,7 @@ static adabet_code run_step(training *t, size_t first, size_t samples, adabet_er
     t->place.step++;
     if (!isfinite(t->loss))
         return ab_fail(error, ADABET_NOT_FINITE,
-                       "the loss is %g in step %llu: take a smaller learning rate than %g, and look at "
-                       "the data",
+                       "the loss is %g in step %llu: use a learning rate below %g, and check the data",
                        (double)t->loss, (unsigned long long)t->place.step, t->options->learning_rate);
     return ADABET_OK;
 }
@@ -176,7 +175,7 @@ static adabet_code end_epoch(training *t, adabet_progress *progress, adabet_erro
     const char *broken = ab_not_finite(entry, entry->tensor_count, t->memory[t->now]);
     if (broken != NULL)
         return ab_fail(error, ADABET_NOT_FINITE,
-                       "'%.80s' is not finite after epoch %zu: take a smaller learning rate than %g", broken,
+                       "'%.80s' is not finite after epoch %zu: use a learning rate below %g", broken,
                        progress->epoch, t->options->learning_rate);
     t->place.epoch = progress->epoch;
     memcpy(t->kept, t->memory[t->now], entry->selected_bytes);
@@ -246,7 +245,7 @@ adabet_code adabet_fit(adabet_package *package, const adabet_data *data, const a
                        adabet_model **made, adabet_error *error) {
     training t = {0};
     if (package == NULL || options == NULL || made == NULL)
-        return ab_fail(error, ADABET_USAGE, "adabet_fit needs a package, options and where to put the model");
+        return ab_fail(error, ADABET_USAGE, "adabet_fit needs a package, options and a pointer for the model");
     *made = NULL;
     t.package = package;
     t.data = data;

@@ -1,4 +1,4 @@
-/* What the files of the library share. */
+/* Declarations shared by the files of the library. */
 #ifndef ADABET_INTERNAL_H
 #define ADABET_INTERNAL_H
 
@@ -23,12 +23,12 @@
 
 /* ---- errors and arithmetic (errors.c) ---------------------------------------------------------------------------- */
 
-/* Writes the message, cut where it is too long; returns the code. */
+/* Writes the message, truncated if it is too long; returns the code. */
 adabet_code ab_fail(adabet_error *error, adabet_code code, const char *format, ...) AB_LIKE_PRINTF(3, 4);
 adabet_code ab_no_memory(adabet_error *error);
-bool ab_product(size_t a, size_t b, size_t *product); /* false: it is more than a size_t holds */
+bool ab_product(size_t a, size_t b, size_t *product); /* false: overflow */
 
-/* Room for so many bytes, aligned for any tensor; NULL if there is none. Freed with free. */
+/* Allocates bytes aligned for any tensor; NULL if there is no memory. Free with free. */
 void *ab_room(size_t bytes);
 
 /* ---- random numbers (random.c) ----------------------------------------------------------------------------------- */
@@ -40,28 +40,28 @@ typedef struct {
 ab_random ab_random_of(uint32_t seed, uint32_t stream);
 uint32_t ab_random_below(ab_random *random, uint32_t n);
 #define AB_MOST_SHUFFLED ((size_t)1 << 21)
-/* order is 0 to n - 1 in some order; n is at most AB_MOST_SHUFFLED. */
+/* Writes a permutation of 0 to n - 1 to order; n is at most AB_MOST_SHUFFLED. */
 void ab_shuffle(uint32_t *order, size_t n, uint32_t seed, uint32_t stream);
-/* The first m of all, which has room for n, are the subset, ascending. */
+/* The first m values of all, which has room for n, become the subset, in ascending order. */
 void ab_subset(ab_random *random, size_t *all, size_t n, size_t m);
 
 /* ---- files (files.c) --------------------------------------------------------------------------------------------- */
 
 /* folder/name; NULL: no memory. */
 char *ab_path(const char *folder, const char *name);
-/* A whole file of at most so many bytes; a 0 follows the last one. */
+/* Reads a whole file of at most so many bytes; a 0 follows the last one. */
 adabet_code ab_read(const char *path, size_t most, char **data, size_t *bytes, adabet_error *error);
 bool ab_exists(const char *path);
-/* Size and SHA-256 of a file, part by part. */
+/* Size and SHA-256 of a file, which is read in chunks. */
 adabet_code ab_hash_file(const char *path, uint64_t *bytes, char hex[SHA256_HEX], adabet_error *error);
 
 typedef struct {
     FILE *file;
     char *path, *beside;
-    int problem; /* the first errno */
+    int problem; /* the first errno, or 0 */
 } ab_writer;
 
-/* Written beside path; ab_write_end renames, ab_write_drop removes what there is. */
+/* Writes to a temporary file beside path; ab_write_end renames it, ab_write_drop removes it. */
 adabet_code ab_write_begin(ab_writer *writer, const char *path, adabet_error *error);
 void ab_write(ab_writer *writer, const void *data, size_t bytes);
 adabet_code ab_write_end(ab_writer *writer, adabet_error *error);
@@ -72,7 +72,7 @@ void ab_write_drop(ab_writer *writer);
 typedef struct {
     const char *name, *dtype_name;
     ONNXTensorElementDataType dtype;
-    int64_t shape[ADABET_MOST_DIMENSIONS]; /* the first one is 0 where it is the number of samples */
+    int64_t shape[ADABET_MOST_DIMENSIONS]; /* the first is 0 if it is the number of samples */
     size_t rank;
     size_t elements; /* of one sample */
     size_t width;    /* bytes of an element */
@@ -95,7 +95,7 @@ typedef struct {
 
 typedef struct {
     ab_value value;
-    size_t input; /* which of the model's inputs it is; AB_COMPUTED by the frozen graph */
+    size_t input; /* index of the model's input; AB_COMPUTED: computed by the frozen graph */
 } ab_boundary;
 #define AB_COMPUTED ((size_t)-1)
 
@@ -115,9 +115,9 @@ typedef struct {
     size_t boundary_count;
     const char *labels, *learning_rate, *step_number, *loss, *logits;
     ab_value logits_value;
-    size_t class_axis; /* AB_COMPUTED: there is none */
+    size_t class_axis; /* AB_COMPUTED: none */
     ab_tensor *tensors;
-    size_t tensor_count, kept_count; /* of which parameters and statistics come first */
+    size_t tensor_count, kept_count; /* kept_count: parameters and statistics, which come first */
     ab_memory *memory;
     size_t memory_count;
 } ab_entry;
@@ -140,12 +140,12 @@ typedef struct {
     bool there, bgr;
     float scale;
     const json *mean, *std; /* lists of numbers */
-    size_t axis;            /* of channels; AB_COMPUTED: there is none */
+    size_t axis;            /* of channels; AB_COMPUTED: none */
 } ab_preprocessing;
 
 struct adabet_package {
     char *folder;
-    json *description;     /* device.json: texts point into it */
+    json *description;     /* device.json; strings point into it */
     char hash[SHA256_HEX]; /* of device.json */
     const char *model, *model_hash;
     ab_file *files;
@@ -158,7 +158,7 @@ struct adabet_package {
     const json *class_names; /* an array, or NULL */
     ab_preprocessing preprocessing;
     double learning_rate;
-    size_t forward_batch; /* how many samples graphs that only forward take; 0: any number */
+    size_t forward_batch; /* number of samples that the graphs without training accept; 0: any */
     size_t batch_size, epochs;
     uint32_t seed;
     ab_scoring scoring;
@@ -174,8 +174,8 @@ struct adabet_package {
 struct adabet_model {
     adabet_package *package;
     size_t entry;
-    char *values;           /* as selected_bytes of the entry's state */
-    struct ab_graph *graph; /* for predictions, once there was one */
+    char *values;           /* the first selected_bytes of the entry's state */
+    struct ab_graph *graph; /* for predictions; opened on first use */
 };
 
 /* Fills the package from its description. */
@@ -184,7 +184,7 @@ adabet_code ab_describe_entries(adabet_package *package, adabet_error *error);
 adabet_code ab_describe_preprocessing(adabet_package *package, adabet_error *error);
 void ab_free_entries(adabet_package *package);
 
-/* Values of the description, checked; object is called where in messages. */
+/* Checked values of the description; where is the name of the object in messages. */
 adabet_code ab_get(const json *object, const char *key, json_kind kind, const char *where, const json **value,
                    adabet_error *error);
 adabet_code ab_get_text(const json *object, const char *key, const char *where, const char **text, adabet_error *error);
@@ -192,7 +192,7 @@ adabet_code ab_get_size(const json *object, const char *key, const char *where, 
                         int64_t *number, adabet_error *error);
 adabet_code ab_get_file(const adabet_package *package, const json *object, const char *key, const char *where,
                         const ab_file **file, adabet_error *error); /* NULL for null */
-/* batched: the shape begins with the number of samples. key is "shape" or the like. */
+/* batched: the shape begins with the number of samples. key is the name of the shape, such as "shape". */
 adabet_code ab_get_value(const json *object, const char *key, bool batched, const char *where, ab_value *value,
                          adabet_error *error);
 adabet_code ab_get_shape(const json *object, const char *key, bool batched, const char *where, ab_value *value,
@@ -203,7 +203,7 @@ adabet_code ab_package_file(const adabet_package *package, const ab_file *file, 
 
 /* ---- data (data.c) ----------------------------------------------------------------------------------------------- */
 
-/* How many samples data are, after looking at their sizes and, where they are wanted, at labels. */
+/* Counts the samples of data after checking the sizes and, if labels is true, the labels. */
 adabet_code ab_check_data(const adabet_package *package, const adabet_data *data, bool labels, const char *what,
                           size_t *samples, adabet_error *error);
 int64_t ab_label(const ab_value *labels, const char *data, size_t place);
@@ -215,7 +215,7 @@ adabet_code ab_runtime_open(adabet_package *package, const adabet_open_options *
                             adabet_error *error);
 void ab_runtime_close(adabet_package *package);
 
-/* Something a graph may be fed or give. */
+/* A possible input or output of a graph. */
 typedef struct {
     const char *name;
     ONNXTensorElementDataType dtype;
@@ -225,35 +225,35 @@ typedef struct ab_graph {
     adabet_package *package;
     const char *file;
     OrtSession *session;
-    char **inputs; /* names of those that it has */
-    size_t *slots; /* and which slot each is */
+    char **inputs; /* names of the inputs that the graph has */
+    size_t *slots; /* and the slot of each */
     size_t input_count;
     const char **outputs;
     size_t output_count;
     const OrtValue **fed;
 } ab_graph;
 
-/* A graph that is fed what it has of ins, and asked for all of outs, whose names must outlive it. */
+/* Opens a graph that takes those of ins that it has, and returns all of outs, whose names must outlive it. */
 adabet_code ab_graph_open(adabet_package *package, const ab_file *file, const ab_slot *ins, size_t in_count,
                           const ab_slot *outs, size_t out_count, ab_graph **made, adabet_error *error);
-void ab_graph_close(ab_graph *graph); /* NULL may be given */
-/* ins as at the opening; outs are written to. */
+void ab_graph_close(ab_graph *graph); /* graph may be NULL */
+/* ins as passed to ab_graph_open; results are written to outs. */
 adabet_code ab_graph_run(ab_graph *graph, OrtValue *const *ins, OrtValue **outs, adabet_error *error);
 
-/* A tensor over memory of the caller: of one sample's value times samples, where it is batched. */
+/* Creates a tensor over the caller's memory, with one row per sample if the value is batched. */
 adabet_code ab_tensor_over(const adabet_package *package, const ab_value *value, void *data, size_t samples,
                            OrtValue **made, adabet_error *error);
-/* The numbers of a float32 tensor that ONNX Runtime has made, which must be as many. */
+/* The numbers of a float32 tensor that ONNX Runtime created; their count is checked. */
 adabet_code ab_tensor_floats(const adabet_package *package, OrtValue *value, size_t count, const char *name,
                              const float **numbers, adabet_error *error);
 void ab_tensors_free(const adabet_package *package, OrtValue **values, size_t count);
-const ab_value *ab_number(ONNXTensorElementDataType dtype); /* of one number: float32 or int64 */
+const ab_value *ab_number(ONNXTensorElementDataType dtype); /* a single float32 or int64 */
 
 /* ---- training (features.c, state.c, fit.c, evaluate.c) ----------------------------------------------------------- */
 
-/* What training steps start from, for all samples: an array for each boundary. */
+/* The inputs of the training steps for all samples: one array per boundary. */
 typedef struct {
-    const char **arrays; /* of the caller's data, or in made */
+    const char **arrays; /* pointers into the caller's data, or into made */
     char **made;
     size_t count, samples;
 } ab_features;
@@ -262,24 +262,24 @@ adabet_code ab_features_make(adabet_package *package, const ab_entry *entry, con
                              ab_features *features, adabet_error *error);
 void ab_features_free(ab_features *features);
 
-/* Features and labels of some samples side by side, in memory that is used again. */
+/* Features and labels of a batch of samples, in memory that is reused. */
 typedef struct {
-    char **arrays; /* of each boundary, and of the labels */
+    char **arrays; /* one per boundary, and one for the labels */
     size_t count, size;
 } ab_batch;
 
 adabet_code ab_batch_make(const adabet_package *package, const ab_entry *entry, size_t size, ab_batch *batch,
                           adabet_error *error);
 void ab_batch_free(ab_batch *batch);
-/* order may be NULL: as they come. Makes the tensors, one for each array. */
+/* order may be NULL for the given order. Creates one tensor per array. */
 adabet_code ab_batch_fill(const adabet_package *package, const ab_entry *entry, ab_batch *batch,
                           const ab_features *features, const adabet_data *data, const uint32_t *order, size_t first,
                           size_t samples, OrtValue **values, adabet_error *error);
 
-/* Tensors of an entry over memory that is laid out as its state. */
+/* Creates the tensors of an entry over memory with the layout of its state. */
 adabet_code ab_state_tensors(const adabet_package *package, const ab_entry *entry, size_t count, char *memory,
                              OrtValue **values, adabet_error *error);
-/* Which of the numbers of the first count tensors are NaN or infinite: the tensor's name, or NULL. */
+/* The name of one of the first count tensors that has a NaN or infinite number, or NULL. */
 const char *ab_not_finite(const ab_entry *entry, size_t count, const char *memory);
 
 typedef struct {
@@ -323,16 +323,17 @@ typedef struct {
     size_t count;
 } ab_safetensors;
 
-/* Any valid safetensors file, of at most so many bytes of data. */
+/* Reads any valid safetensors file with at most so many bytes of data. */
 adabet_code ab_safetensors_read(const char *path, size_t most, ab_safetensors *file, adabet_error *error);
 void ab_safetensors_free(ab_safetensors *file);
-const char *ab_metadata(const ab_safetensors *file, const char *key); /* NULL: it has none */
+const char *ab_metadata(const ab_safetensors *file, const char *key); /* NULL: none */
 const ab_stored *ab_stored_named(const ab_safetensors *file, const char *name);
 
-/* The first count tensors of an entry, from memory that is laid out as its state. place is for progress alone. */
+/* Writes the first count tensors of an entry from memory with the layout of its state. place is given only for
+ * progress. */
 adabet_code ab_save(const adabet_package *package, const ab_entry *entry, size_t count, const char *memory,
                     const ab_place *place, const char *path, adabet_error *error);
-/* Into memory that is laid out as the state. With place, a progress file of this entry is meant. */
+/* Reads into memory with the layout of the state. With place, a progress file of this entry is expected. */
 adabet_code ab_restore(const adabet_package *package, const ab_entry *entry, const char *path, char *memory,
                        ab_place *place, adabet_error *error);
 

@@ -60,7 +60,7 @@ static bool hex4(reader *r, uint32_t *code) {
     return true;
 }
 
-/* What follows the u of \uXXXX, as UTF-8. */
+/* Reads what follows the u of \uXXXX, and writes it as UTF-8. */
 static char *escaped(reader *r, char *to) {
     uint32_t code, low;
     if (!hex4(r, &code) || code == 0) return NULL;
@@ -84,8 +84,8 @@ static adabet_code string(reader *r, char **made) {
     static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
     const char *scan = ++r->at;
     while (scan < r->end && *scan != '"') scan += *scan == '\\' && r->end - scan > 1 ? 2 : 1;
-    if (scan >= r->end) return wrong(r, "a string that does not end");
-    char *text = malloc((size_t)(scan - r->at) + 1), *to = text; /* no escape is shorter than what it stands for */
+    if (scan >= r->end) return wrong(r, "an unterminated string");
+    char *text = malloc((size_t)(scan - r->at) + 1), *to = text; /* no escape is shorter than its character */
     if (text == NULL) return ab_no_memory(r->error);
     while (to != NULL && !next_is(r, '"')) {
         size_t length = (unsigned char)*r->at < 0x20 ? 0 : ab_utf8(r->at, r->end);
@@ -104,7 +104,7 @@ static adabet_code string(reader *r, char **made) {
     }
     if (to == NULL) {
         free(text);
-        return wrong(r, "a character or escape that a string cannot have");
+        return wrong(r, "an invalid character or escape in a string");
     }
     *to = 0;
     r->at++;
@@ -124,14 +124,14 @@ static adabet_code number(reader *r, json *value) {
     if (next_is(r, '.')) {
         whole = false;
         r->at++;
-        if (!digit(r)) return wrong(r, "a number that ends with its point");
+        if (!digit(r)) return wrong(r, "a number that ends with a decimal point");
         while (digit(r)) r->at++;
     }
     if (next_is(r, 'e') || next_is(r, 'E')) {
         whole = false;
         r->at++;
         if (next_is(r, '+') || next_is(r, '-')) r->at++;
-        if (!digit(r)) return wrong(r, "a number without its exponent");
+        if (!digit(r)) return wrong(r, "a number with an incomplete exponent");
         while (digit(r)) r->at++;
     }
     size_t length = (size_t)(r->at - start);
@@ -142,7 +142,7 @@ static adabet_code number(reader *r, json *value) {
     value->integer = whole ? strtoll(copy, NULL, 10) : 0;
     value->whole = whole && errno == 0;
     char *point = strchr(copy, '.');
-    if (point != NULL) *point = localeconv()->decimal_point[0]; /* what strtod takes in this program */
+    if (point != NULL) *point = localeconv()->decimal_point[0]; /* strtod uses the locale's decimal point */
     value->kind = JSON_NUMBER;
     value->number = strtod(copy, NULL);
     return ADABET_OK;
@@ -152,7 +152,7 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* A key that comes twice can be meant in two ways: it is refused. */
+/* Duplicate keys are ambiguous and therefore rejected. */
 static adabet_code keys_differ(const reader *r, const json *object) {
     if (object->count < 2) return ADABET_OK;
     const char **keys = malloc(object->count * sizeof *keys);
@@ -171,7 +171,7 @@ static adabet_code keys_differ(const reader *r, const json *object) {
 
 static adabet_code parse(reader *r, int depth, json **made);
 
-/* Arrays and objects, whose values are joined to the value as they come: a failure frees what there is. */
+/* Arrays and objects. Items are linked to the value as they are read, so that a failure frees them too. */
 static adabet_code container(reader *r, int depth, json *value) {
     char close = *r->at == '{' ? '}' : ']';
     json **last = &value->first;
@@ -237,7 +237,7 @@ adabet_code ab_json_parse(const char *text, size_t bytes, const char *what, json
                        JSON_MOST_BYTES);
     adabet_code code = parse(&r, 1, made);
     blank(&r);
-    if (code == ADABET_OK && r.at != r.end) code = wrong(&r, "something after the value");
+    if (code == ADABET_OK && r.at != r.end) code = wrong(&r, "unexpected text after the value");
     if (code != ADABET_OK) {
         ab_json_free(*made);
         *made = NULL;
@@ -246,7 +246,7 @@ adabet_code ab_json_parse(const char *text, size_t bytes, const char *what, json
 }
 
 void ab_json_free(json *value) {
-    while (value != NULL) { /* depth is limited, length is not */
+    while (value != NULL) { /* a loop, since the length is not limited; recursion only for the limited depth */
         json *next = value->next;
         ab_json_free(value->first);
         free(value->key);

@@ -1,4 +1,4 @@
-/* A reader of JSON (RFC 8259) that trusts nothing: strict, UTF-8 only, with limits on size and depth. */
+/* A strict JSON reader (RFC 8259) for untrusted text: UTF-8 only, with limits on size and depth. */
 #ifndef ADABET_JSON_H
 #define ADABET_JSON_H
 
@@ -16,24 +16,24 @@ typedef enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_
 typedef struct json json;
 struct json {
     json_kind kind;
-    bool whole;      /* a number without fraction and exponent, that an int64_t holds */
+    bool whole;      /* a number without fraction and exponent that fits into an int64_t */
     int64_t integer; /* that number */
     double number;
-    size_t count; /* of values in an array or object */
-    json *first;  /* of them, the others along next */
+    size_t count; /* number of values in an array or object */
+    json *first;  /* the first of them; the others follow through next */
     json *next;
-    char *key;  /* in an object */
+    char *key;  /* if it is in an object */
     char *text; /* of a string */
 };
 
-/* what is the text's name in messages. Freed with ab_json_free. */
+/* what is the name of the text in messages. Free with ab_json_free. */
 adabet_code ab_json_parse(const char *text, size_t bytes, const char *what, json **made, adabet_error *error);
 void ab_json_free(json *value);
 
-/* The value of a key; NULL where it has none, or object is not an object. */
+/* The value of a key; NULL if there is none or object is not an object. */
 const json *ab_json_get(const json *object, const char *key);
 
-/* How many bytes the UTF-8 sequence here has; 0 where it is not valid. at is before end. */
+/* Length in bytes of the UTF-8 sequence at at, which is before end; 0 if it is invalid. */
 size_t ab_utf8(const char *at, const char *end);
 
 #endif

@@ -1,16 +1,16 @@
-/* adabet-device PACKAGE COMMAND [OPTIONS]: the library from the command line, with raw little-endian files as data.
+/* adabet-device PACKAGE COMMAND [OPTIONS]: the library as a command line program, with raw little-endian files as data.
  *
- *   show                                                what the package is
- *   score   --x FILE [--memory BYTES] [--batch N]       scores of layers, and the entry that they choose
+ *   show                                                describes the package
+ *   score   --x FILE [--memory BYTES] [--batch N]       scores the layers and chooses an entry
  *   fit     --x FILE --y FILE [--entry NAME] [--rate R] [--batch N] [--epochs N] [--seed N] [--progress FILE]
  *           [--held-x FILE --held-y FILE] [--delta FILE] [--selected FILE] [--stop STEP]
- *   predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or as the package is
+ *   predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or initial values
  *   save    --from FILE [--delta FILE] [--selected FILE]
  *
- * With --raw yes, numbers of --x and --held-x are preprocessed as the package says: float32 pixels of 0 to 255, say.
- * A model with several inputs takes --x (and --held-x) once for each, one with several outputs --out likewise. ONNX
- * Runtime is found by --onnxruntime FILE, else $ADABET_ONNXRUNTIME; --threads N is for it.
- * fit prints the loss of each step, and a line for each epoch. Exit status: the error's code, 0 where there was none.
+ * With --raw yes, the numbers of --x and --held-x, such as float32 pixels from 0 to 255, are preprocessed as the
+ * package defines. For a model with several inputs, give --x (and --held-x) once for each; for several outputs, --out.
+ * ONNX Runtime is loaded from --onnxruntime FILE, else from $ADABET_ONNXRUNTIME; --threads N sets its threads. fit
+ * prints the loss of each step, and a line for each epoch. The exit status is the error code, or 0.
  */
 #include <math.h>
 #include <stdio.h>
@@ -68,7 +68,7 @@ static int parse(int count, char **given, arguments *a) {
         if (k == all || i + 1 == count) return wrong(given[i], k == all ? "is not an option" : "needs a value");
         if (options[k].many == NULL) *options[k].one = given[i + 1];
         else if (*options[k].many < MOST) options[k].one[(*options[k].many)++] = given[i + 1];
-        else return wrong(given[i], "is there too often");
+        else return wrong(given[i], "is given too often");
     }
     return 0;
 }
@@ -251,7 +251,7 @@ static int predict(adabet_package *package, const arguments *a) {
     loaded l;
     memset(rooms, 0, sizeof rooms);
     if (a->out_count == 0 || a->out_count > adabet_output_count(package) || adabet_output_count(package) > MOST)
-        return wrong("--out", "must be there once for each output, at most");
+        return wrong("--out", "can be given at most once per output");
     int problem = load(package, a, a->x, a->x_count, NULL, &l);
     if (problem == 0) problem = model_from(package, a, &model);
     for (size_t i = 0; i < a->out_count && problem == 0; i++) {

@@ -1,4 +1,4 @@
-/* Entries with values for what they train: predictions, and what is known of a package. */
+/* Models, that is, entries with trained values; predictions; and the properties of a package. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +25,7 @@ adabet_code adabet_initial(adabet_package *package, size_t entry, adabet_model *
     char *values;
     if (package == NULL || made == NULL || entry >= package->entry_count)
         return ab_fail(error, ADABET_USAGE,
-                       "adabet_initial needs a package, one of its entries, and where to put the model");
+                       "adabet_initial needs a package, one of its entries, and a pointer for the model");
     *made = NULL;
     AB_TRY(ab_package_file(package, package->entries[entry].state, &values, error));
     adabet_code code = ab_model_make(package, entry, values, made, error);
@@ -51,7 +51,7 @@ typedef struct {
     adabet_package *package;
     const ab_entry *entry;
     const adabet_room *rooms;
-    OrtValue **ins, **outs; /* of inputs and tensors; of the outputs that are wanted */
+    OrtValue **ins, **outs; /* inputs and tensors; requested outputs */
     size_t *wanted, wanted_count;
 } prediction;
 
@@ -64,15 +64,15 @@ static adabet_code check_rooms(prediction *r, size_t samples, adabet_error *erro
         if (r->rooms[i].data == NULL) continue;
         if (!ab_product(samples, p->outputs[i].bytes, &bytes) || r->rooms[i].bytes != bytes)
             return ab_fail(error, ADABET_WRONG_SHAPE,
-                           "'%.80s' of %zu samples takes %zu bytes each; there is room for %zu bytes",
+                           "'%.80s' of %zu samples needs %zu bytes each; there is room for %zu bytes",
                            p->outputs[i].name, samples, p->outputs[i].bytes, r->rooms[i].bytes);
         r->wanted[r->wanted_count++] = i;
     }
-    if (r->wanted_count == 0) return ab_fail(error, ADABET_USAGE, "adabet_predict was given room for no output");
+    if (r->wanted_count == 0) return ab_fail(error, ADABET_USAGE, "adabet_predict got no buffer for any output");
     return ADABET_OK;
 }
 
-/* The graph is asked for all outputs once and for all: the next call may want others. */
+/* The graph is opened with all outputs, since the next call may request others. */
 static adabet_code open_graph(prediction *r, adabet_error *error) {
     const adabet_package *p = r->package;
     size_t count = p->input_count, kept = r->entry->kept_count;
@@ -107,10 +107,10 @@ static adabet_code predict_part(prediction *r, const adabet_data *data, size_t f
     for (size_t i = 0; i < p->input_count && code == ADABET_OK; i++) {
         const char *from = (const char *)data->inputs[i].data + first * p->inputs[i].bytes;
         code =
-            ab_tensor_over(p, p->inputs + i, (void *)(uintptr_t)from, samples, r->ins + i, error); /* it is read only */
+            ab_tensor_over(p, p->inputs + i, (void *)(uintptr_t)from, samples, r->ins + i, error); /* only read */
     }
     for (size_t i = 0; i < p->output_count && code == ADABET_OK; i++) {
-        if (next == r->wanted_count || r->wanted[next] != i) continue; /* ONNX Runtime makes it, and it is let go */
+        if (next == r->wanted_count || r->wanted[next] != i) continue; /* allocated by ONNX Runtime, and released */
         code = ab_tensor_over(p, p->outputs + i, (char *)r->rooms[i].data + first * p->outputs[i].bytes, samples,
                               r->outs + i, error);
         next++;
@@ -140,7 +140,7 @@ adabet_code adabet_predict(adabet_model *model, const adabet_data *data, const a
                            adabet_error *error) {
     prediction r = {0};
     if (model == NULL || outputs == NULL)
-        return ab_fail(error, ADABET_USAGE, "adabet_predict needs a model and room for outputs");
+        return ab_fail(error, ADABET_USAGE, "adabet_predict needs a model and buffers for outputs");
     r.model = model;
     r.package = model->package;
     r.entry = model->package->entries + model->entry;
@@ -153,7 +153,7 @@ adabet_code adabet_predict(adabet_model *model, const adabet_data *data, const a
     return code;
 }
 
-/* ---- what there is ----------------------------------------------------------------------------------------------- */
+/* ---- properties -------------------------------------------------------------------------------------------------- */
 
 const char *adabet_model_name(const adabet_package *package) {
     return package->model;

@@ -1,4 +1,4 @@
-/* Opening a package: device.json, and every file against what is written there. */
+/* Opens a package: reads device.json and checks every file against it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,13 +30,13 @@ static adabet_code describe_files(adabet_package *p, adabet_error *error) {
             return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'sha256' of '%.80s' is not a SHA-256 in hex", file->name);
         for (size_t i = 0; i < p->file_count; i++)
             if (strcmp(p->files[i].name, file->name) == 0)
-                return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": '%.80s' is twice among 'files'", file->name);
+                return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": '%.80s' is listed twice in 'files'", file->name);
         p->file_count++;
     }
     return ADABET_OK;
 }
 
-/* Whether a file is rewritten for a personal model, so that only its size is known. */
+/* Whether a file is rewritten for a personal model, so that only its size can be checked. */
 static bool is_personal(const adabet_package *p, const ab_file *file) {
     for (size_t e = 0; e < p->entry_count; e++)
         if (p->entries[e].selected == file) return true;
@@ -70,7 +70,7 @@ adabet_code ab_package_file(const adabet_package *package, const ab_file *file, 
         ab_sha256_add(&hash, *data, bytes);
         ab_sha256_end(&hash, hex);
         if (bytes != file->bytes || strcmp(hex, file->hash) != 0) {
-            code = ab_fail(error, ADABET_WRONG_HASH, "%s was changed after the package had been opened", path);
+            code = ab_fail(error, ADABET_WRONG_HASH, "%s was changed after the package was opened", path);
             free(*data);
             *data = NULL;
         }
@@ -110,7 +110,7 @@ static adabet_code describe_labels(adabet_package *p, adabet_error *error) {
     AB_TRY(ab_get(p->description, "class_names", JSON_ARRAY, DEVICE, &p->class_names, error));
     for (const json *name = p->class_names->first; name != NULL; name = name->next)
         if (name->kind != JSON_STRING)
-            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'class_names' has something that is not a string");
+            return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'class_names' has an item that is not a string");
     return ADABET_OK;
 }
 
@@ -173,8 +173,7 @@ adabet_code ab_describe(adabet_package *p, adabet_error *error) {
         return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'format' is '%.80s'; expected 'adabet-onnx/device'", format);
     if (version == NULL || version->kind != JSON_NUMBER || !version->whole || version->integer != 1)
         return ab_fail(error, ADABET_WRONG_FILE,
-                       DEVICE ": 'version' is not 1, which is all that this program reads: "
-                              "take a newer program");
+                       DEVICE ": 'version' is not 1, the only version that this program reads: use a newer program");
     AB_TRY(ab_get_text(p->description, "model", DEVICE, &p->model, error));
     AB_TRY(ab_get_text(p->description, "model_sha256", DEVICE, &p->model_hash, error));
     if (!is_hash(p->model_hash))
@@ -222,7 +221,7 @@ static adabet_code open_package(adabet_package *p, const adabet_open_options *op
 adabet_code adabet_open(const char *folder, const adabet_open_options *options, adabet_package **made,
                         adabet_error *error) {
     if (folder == NULL || made == NULL)
-        return ab_fail(error, ADABET_USAGE, "adabet_open needs a folder and where to put the package");
+        return ab_fail(error, ADABET_USAGE, "adabet_open needs a folder and a pointer for the package");
     *made = NULL;
     adabet_package *p = calloc(1, sizeof *p);
     if (p == NULL) return ab_no_memory(error);

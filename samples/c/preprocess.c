@@ -1,4 +1,4 @@
-/* From raw numbers to what the model takes. */
+/* Converts raw numbers to the form of the model's input. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +53,7 @@ static adabet_code spread(const json *list, const char *key, size_t channels, fl
     return ADABET_OK;
 }
 
-/* Samples of channels x inner numbers, one after the other. */
+/* Samples of channels x inner numbers, one after another. */
 static void apply(const ab_preprocessing *how, float *numbers, size_t blocks, size_t channels, size_t inner,
                   const float *mean, const float *std) {
     for (size_t b = 0; b < blocks; b++, numbers += channels * inner) {

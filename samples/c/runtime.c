@@ -1,4 +1,4 @@
-/* The door to ONNX Runtime, by its C API of version 17: later libraries have it too. */
+/* Access to ONNX Runtime through version 17 of its C API, which later releases have too. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +27,7 @@ static adabet_code failed(const adabet_package *p, const char *what, OrtStatus *
         if (ort_status != NULL) return failed(package, what, ort_status, error); \
     } while (0)
 
-/* The library stays loaded to the end of the process: unloading it while its threads end is not safe. */
+/* The library stays loaded until the process ends: unloading it while its threads exit is not safe. */
 static adabet_code find_library(const char *path, const OrtApiBase **base, adabet_error *error) {
 #ifdef ADABET_LINK_ONNXRUNTIME
     (void)path;
@@ -38,10 +38,10 @@ static adabet_code find_library(const char *path, const OrtApiBase **base, adabe
     if (path == NULL) path = getenv("ADABET_ONNXRUNTIME");
     if (path == NULL || *path == 0) path = LIBRARY;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL) return ab_fail(error, ADABET_RUNTIME, "ONNX Runtime is not there: %s", dlerror());
+    if (library == NULL) return ab_fail(error, ADABET_RUNTIME, "ONNX Runtime cannot be loaded: %s", dlerror());
     void *symbol = dlsym(library, "OrtGetApiBase");
     if (symbol == NULL) return ab_fail(error, ADABET_RUNTIME, "%s is not ONNX Runtime: it has no OrtGetApiBase", path);
-    memcpy(&get, &symbol, sizeof get); /* ISO C has no cast from a pointer to data */
+    memcpy(&get, &symbol, sizeof get); /* ISO C has no cast from a data pointer to a function pointer */
     *base = get();
 #endif
     return ADABET_OK;
@@ -76,7 +76,7 @@ adabet_code ab_runtime_open(adabet_package *p, const adabet_open_options *option
     ORT_TRY(p, "threads", p->ort->SetInterOpNumThreads(p->session_options, 1));
     ORT_TRY(p, "log level", p->ort->SetSessionLogSeverityLevel(p->session_options, ORT_LOGGING_LEVEL_FATAL));
     ORT_TRY(p, "memory",
-            p->ort->DisableMemPattern(p->session_options)); /* else one block more, as large as a whole run */
+            p->ort->DisableMemPattern(p->session_options)); /* otherwise one more block as large as a run */
     ORT_TRY(p, "memory", p->ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &p->cpu));
     return ADABET_OK;
 }
@@ -164,7 +164,7 @@ static adabet_code take_inputs(ab_graph *g, const ab_slot *ins, size_t count, ad
         size_t k = 0;
         while (k < count && strcmp(ins[k].name, g->inputs[i]) != 0) k++;
         if (k == count)
-            return ab_fail(error, ADABET_WRONG_FILE, "%s has an input '%.80s' of which device.json says nothing",
+            return ab_fail(error, ADABET_WRONG_FILE, "%s has an input '%.80s' that device.json does not list",
                            g->file, g->inputs[i]);
         g->slots[i] = k;
         ORT_TRY(g->package, g->file, ort->SessionGetInputTypeInfo(g->session, i, &info));
@@ -175,7 +175,7 @@ static adabet_code take_inputs(ab_graph *g, const ab_slot *ins, size_t count, ad
     return ADABET_OK;
 }
 
-/* The place of an output of this name in the graph; found if there is none. */
+/* Index of the output of this name in the graph; the number of outputs if there is none. */
 static adabet_code find_output(const ab_graph *g, const char *name, size_t found, size_t *place, adabet_error *error) {
     const OrtApi *ort = g->package->ort;
     OrtAllocator *allocator;
@@ -200,10 +200,10 @@ static adabet_code take_outputs(ab_graph *g, const ab_slot *outs, size_t count, 
     g->output_count = count;
     for (size_t k = 0; k < count; k++) {
         g->outputs[k] = outs[k].name;
-        place = k; /* where the format has it; another place is as good */
+        place = k; /* its place in the format, but any other will do */
         AB_TRY(find_output(g, outs[k].name, found, &place, error));
         if (place == found)
-            return ab_fail(error, ADABET_WRONG_FILE, "%s has no output '%.80s', which device.json says it has", g->file,
+            return ab_fail(error, ADABET_WRONG_FILE, "%s has no output '%.80s', which device.json lists", g->file,
                            outs[k].name);
         ORT_TRY(g->package, g->file, ort->SessionGetOutputTypeInfo(g->session, place, &info));
         adabet_code code = check_type(g, info, outs + k, error);

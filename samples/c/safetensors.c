@@ -1,4 +1,4 @@
-/* Reading safetensors files of any writer: nothing in them is believed. */
+/* Reads safetensors files from untrusted sources: everything is checked. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +24,7 @@ static adabet_code read_tensor(const char *path, const json *item, ab_stored *te
     if (dtype == NULL || dtype->kind != JSON_STRING || tensor->shape == NULL || tensor->shape->kind != JSON_ARRAY ||
         begin == NULL || !begin->whole || !begin->next->whole || begin->integer < 0 ||
         begin->next->integer < begin->integer || (uint64_t)begin->next->integer > data_bytes)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' has no dtype, shape and place within the file", path,
+        return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' has no valid dtype, shape and offsets", path,
                        item->key);
     tensor->dtype = dtype->text;
     tensor->begin = (size_t)begin->integer;
@@ -32,7 +32,7 @@ static adabet_code read_tensor(const char *path, const json *item, ab_stored *te
     return ADABET_OK;
 }
 
-/* Tensors fill the data without gaps and without lying over each other. */
+/* Checks that tensors fill the data without gaps and without overlapping. */
 static adabet_code check_places(const char *path, const ab_safetensors *file, adabet_error *error) {
     size_t at = 0;
     bool whole = true;

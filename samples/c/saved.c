@@ -1,4 +1,4 @@
-/* What is saved: deltas and progress (safetensors files), and the file that the personal model reads. */
+/* Saves and loads deltas and progress (safetensors files), and writes the file that the personal model reads. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-/* A text that grows; text is NULL once there was no memory. */
+/* A growing string; text is NULL after an allocation failed. */
 typedef struct {
     char *text;
     size_t used, room;
@@ -32,7 +32,7 @@ static void put(growing *g, const char *format, ...) AB_LIKE_PRINTF(2, 3);
 static void put(growing *g, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    if (reserve(g, 200)) { /* longer than anything that is put so */
+    if (reserve(g, 200)) { /* longer than anything written this way */
         int length = vsnprintf(g->text + g->used, g->room - g->used, format, arguments);
         g->used += length > 0 ? (size_t)length : 0;
     }
@@ -165,7 +165,7 @@ static adabet_code expect_number(const ab_safetensors *file, const char *path, c
     return ADABET_OK;
 }
 
-/* The bytes after the header against the SHA-256 in it. */
+/* Checks the bytes after the header against the SHA-256 in it. */
 static adabet_code check_hash(const ab_safetensors *file, const char *path, adabet_error *error) {
     char hex[SHA256_HEX];
     const char *expected = ab_metadata(file, "sha256");
@@ -174,7 +174,7 @@ static adabet_code check_hash(const ab_safetensors *file, const char *path, adab
     ab_sha256_add(&hash, file->data, file->data_bytes);
     ab_sha256_end(&hash, hex);
     if (expected == NULL || strcmp(expected, hex) != 0)
-        return ab_fail(error, ADABET_WRONG_HASH, "%s: its data have the SHA-256 %s; expected %.80s", path, hex,
+        return ab_fail(error, ADABET_WRONG_HASH, "%s: its data has the SHA-256 %s; expected %.80s", path, hex,
                        expected != NULL ? expected : "one in its metadata");
     return ADABET_OK;
 }
@@ -235,7 +235,7 @@ adabet_code ab_restore(const adabet_package *p, const ab_entry *entry, const cha
     return code;
 }
 
-/* Which entry a file is of, and whether it is progress. */
+/* The entry that a file belongs to, and whether it is a progress file. */
 static adabet_code look_into(const adabet_package *p, const char *path, size_t *entry, bool *progress,
                              adabet_error *error) {
     ab_safetensors file;
@@ -246,7 +246,7 @@ static adabet_code look_into(const adabet_package *p, const char *path, size_t *
     const char *format = ab_metadata(&file, "format"), *name = ab_metadata(&file, "entry");
     adabet_code code = expect(&file, path, "model_sha256", p->model_hash, error);
     if (code == ADABET_OK && (name == NULL || !adabet_find_entry(p, name, entry)))
-        code = ab_fail(error, ADABET_WRONG_MODEL, "%s is of the entry '%.80s', which the package does not have", path,
+        code = ab_fail(error, ADABET_WRONG_MODEL, "%s is for the entry '%.80s', which the package does not have", path,
                        name != NULL ? name : "");
     *progress = format != NULL && strcmp(format, PROGRESS) == 0;
     ab_safetensors_free(&file);
@@ -258,7 +258,7 @@ adabet_code adabet_load(adabet_package *package, const char *path, adabet_model 
     bool progress = false;
     ab_place place;
     if (package == NULL || path == NULL || made == NULL)
-        return ab_fail(error, ADABET_USAGE, "adabet_load needs a package, a path and where to put the model");
+        return ab_fail(error, ADABET_USAGE, "adabet_load needs a package, a path and a pointer for the model");
     *made = NULL;
     AB_TRY(look_into(package, path, &index, &progress, error));
     const ab_entry *entry = package->entries + index;

@@ -1,4 +1,4 @@
-/* The worth of layers, and the choice of an entry by it. */
+/* Scores layers, and chooses an entry by the scores. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +6,7 @@
 #include "betti.h"
 #include "internal.h"
 
-/* Numbers of each layer that stand for its activation, for all samples. */
+/* The numbers that represent each layer's activation, for all samples. */
 typedef struct {
     adabet_package *package;
     size_t samples;
@@ -14,7 +14,7 @@ typedef struct {
     ab_graph *graph;
     ab_slot *ins;
     OrtValue **fed, **given;
-    const char **outputs; /* two layers may have one output */
+    const char **outputs; /* two layers may share an output */
     size_t output_count, *output_of;
     size_t done, all;
     adabet_count_watch watch;
@@ -75,7 +75,7 @@ static adabet_code open_graph(scoring *s, adabet_error *error) {
     return code;
 }
 
-/* A layer's numbers of one sample. */
+/* Copies a layer's numbers for one sample. */
 static adabet_code keep(const scoring *s, size_t layer, size_t sample, adabet_error *error) {
     const ab_scored *of = s->package->scoring.layers + layer;
     const float *from = NULL;
@@ -94,7 +94,7 @@ static adabet_code look_at(scoring *s, const adabet_data *data, size_t sample, a
     adabet_code code = ADABET_OK;
     for (size_t i = 0; i < p->input_count && code == ADABET_OK; i++) {
         const char *from = (const char *)data->inputs[i].data + sample * p->inputs[i].bytes;
-        code = ab_tensor_over(p, p->inputs + i, (void *)(uintptr_t)from, 1, s->fed + i, error); /* it is read only */
+        code = ab_tensor_over(p, p->inputs + i, (void *)(uintptr_t)from, 1, s->fed + i, error); /* only read */
     }
     if (code == ADABET_OK) code = ab_graph_run(s->graph, s->fed, s->given, error);
     for (size_t i = 0; i < p->scoring.layer_count && code == ADABET_OK; i++) code = keep(s, i, sample, error);
@@ -115,7 +115,7 @@ static void measure(const float *numbers, size_t samples, size_t count, double *
         }
 }
 
-/* As many subsets of all samples, one after the other. */
+/* Draws the subsets of samples, one after another. */
 static adabet_code draw(const scoring *s, size_t points, size_t count, size_t **made, adabet_error *error) {
     ab_random random = ab_random_of(s->package->scoring.seed, 0);
     size_t total, *all = malloc(s->samples * sizeof *all);
@@ -139,7 +139,7 @@ static adabet_code betti_failed(betti_status status, const char *layer, adabet_e
     return ab_fail(error, ADABET_NOT_FINITE, "layer '%.80s': %s", layer, betti_message(status));
 }
 
-/* All layers, in room that they share. */
+/* Scores all layers, in shared memory. */
 static adabet_code count_loops(scoring *s, const size_t *subsets, size_t points, size_t count, double *distance,
                                size_t *loops, double *scores, adabet_error *error) {
     for (size_t i = 0; i < s->package->scoring.layer_count; i++) {
@@ -162,11 +162,11 @@ static adabet_code score(scoring *s, const adabet_data *data, double *scores, ad
     const ab_scoring *of = &s->package->scoring;
     size_t *subsets = NULL, there, bytes;
     if (of->file == NULL || of->layer_count == 0)
-        return ab_fail(error, ADABET_USAGE, "the package has no graph for scoring: make one with it");
+        return ab_fail(error, ADABET_USAGE, "the package has no graph for scoring: create one that does");
     AB_TRY(ab_check_data(s->package, data, false, "data", &there, error));
     s->samples = there < of->samples ? there : of->samples;
     if (s->samples < 8)
-        return ab_fail(error, ADABET_TOO_FEW, "there are %zu samples; scoring takes 8 or more", s->samples);
+        return ab_fail(error, ADABET_TOO_FEW, "there are %zu samples; scoring needs at least 8", s->samples);
     s->all = s->samples + of->layer_count;
     AB_TRY(make_room(s, error));
     AB_TRY(open_graph(s, error));
@@ -207,7 +207,7 @@ adabet_code adabet_score(adabet_package *package, const adabet_data *data, adabe
 
 /* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
-/* ceil(bytes * b / batch) of the last pair, beyond it. */
+/* ceil(bytes * b / batch) beyond the last pair. */
 uint64_t adabet_entry_memory(const adabet_package *package, size_t entry, size_t batch) {
     const ab_entry *of = package->entries + entry;
     for (size_t i = 0; i < of->memory_count; i++)
@@ -237,7 +237,7 @@ adabet_code adabet_choose(const adabet_package *package, const double *scores, s
     bool found = false;
     if (package == NULL || scores == NULL || entry == NULL || batch < 1)
         return ab_fail(error, ADABET_USAGE,
-                       "adabet_choose needs a package, scores, a batch size and where to put the choice");
+                       "adabet_choose needs a package, scores, a batch size and a pointer for the choice");
     for (size_t i = 0; i < package->scoring.layer_count; i++)
         if (!isfinite(scores[i])) return ab_fail(error, ADABET_NOT_FINITE, "score %zu is not finite", i);
     for (size_t i = 0; i < package->entry_count; i++) {
@@ -252,8 +252,8 @@ adabet_code adabet_choose(const adabet_package *package, const double *scores, s
     }
     if (!found)
         return ab_fail(error, ADABET_NO_MEMORY,
-                       "no choice of layers trains in %llu bytes at a batch size of %zu: the smallest "
-                       "needs %llu",
+                       "no choice of layers can be trained in %llu bytes at a batch size of %zu: the smallest needs "
+                       "%llu",
                        (unsigned long long)memory, batch, (unsigned long long)smallest);
     return ADABET_OK;
 }

@@ -11,7 +11,7 @@ typedef struct {
     unsigned char block[64];
 } sha256;
 
-#define SHA256_HEX 65 /* with the 0 at its end */
+#define SHA256_HEX 65 /* with the terminating 0 */
 
 void ab_sha256_begin(sha256 *hash);
 void ab_sha256_add(sha256 *hash, const void *data, size_t bytes);

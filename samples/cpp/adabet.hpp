@@ -1,10 +1,13 @@
-// The C library of samples/c for C++17: what is opened is closed, errors are exceptions.
+// The C library of samples/c for C++17: objects close what they opened, and errors are exceptions.
 //
 //     adabet::Package package("device");
-//     adabet::Data data{{x}, y};                          // std::vectors, sample after sample, which stay where they
-//     are auto scores = package.score(data); adabet::Fit fit = package.defaults(); fit.entry = package.choose(scores,
-//     fit.batch_size, 64 << 20); adabet::Model model = package.fit(data, fit).model.value(); std::vector<float> logits
-//     = model.predict<float>(data); model.save_delta("me.safetensors");
+//     adabet::Data data{{x}, y};  // std::vectors, one sample after another; they must not be moved
+//     auto scores = package.score(data);
+//     adabet::Fit fit = package.defaults();
+//     fit.entry = package.choose(scores, fit.batch_size, 64 << 20);
+//     adabet::Model model = package.fit(data, fit).model.value();
+//     std::vector<float> logits = model.predict<float>(data);
+//     model.save_delta("me.safetensors");
 #ifndef ADABET_HPP
 #define ADABET_HPP
 
@@ -44,7 +47,7 @@ template <auto Free> struct Closer {
 
 }  // namespace detail
 
-// Numbers that somebody else owns.
+// A view of numbers that the caller owns.
 struct View {
     const void *data = nullptr;
     std::size_t bytes = 0;
@@ -52,10 +55,10 @@ struct View {
     View() = default;
     View(const void *data_, std::size_t bytes_) : data(data_), bytes(bytes_) {}
     template <class T> View(const std::vector<T> &numbers) : data(numbers.data()), bytes(numbers.size() * sizeof(T)) {}
-    template <class T> View(std::vector<T> &&) = delete;  // it would be gone when it is read
+    template <class T> View(std::vector<T> &&) = delete;  // a temporary would be gone before it is read
 };
 
-// An array for each input of the model, and labels where they are needed.
+// One array for each input of the model, and labels if they are needed.
 struct Data {
     std::vector<View> inputs;
     View labels;
@@ -71,14 +74,14 @@ struct Fit {
     double learning_rate = 0;
     std::size_t batch_size = 0, epochs = 0;
     std::uint32_t seed = 0;
-    std::string progress;  // a file; none where it is empty
+    std::string progress;  // a file; empty for none
     std::optional<Data> held_out;
-    std::function<bool(const adabet_progress &)> watch;  // false stops; what it throws, fit throws
+    std::function<bool(const adabet_progress &)> watch;  // return false to stop; exceptions are rethrown by fit
 };
 
 class Model {
 public:
-    // With room for all numbers of one output.
+    // Predicts all numbers of one output.
     template <class T> std::vector<T> predict(const Data &data, std::size_t output = 0) {
         if (data.inputs.empty() || output >= adabet_output_count(package_.get()))
             throw std::out_of_range("no such output");
@@ -103,11 +106,11 @@ public:
 private:
     friend class Package;
     Model(std::shared_ptr<adabet_package> package, adabet_model *model) : package_(std::move(package)), model_(model) {}
-    std::shared_ptr<adabet_package> package_;  // is closed after the last model
+    std::shared_ptr<adabet_package> package_;  // closed after the last model
     std::unique_ptr<adabet_model, detail::Closer<adabet_model_free>> model_;
 };
 
-// code: ADABET_OK, ADABET_CANCELLED or ADABET_NOT_FINITE; the model is what complete epochs had learned, if there was one.
+// code: ADABET_OK, ADABET_CANCELLED or ADABET_NOT_FINITE; the model of the last complete epoch, if any.
 struct Fitted {
     std::optional<Model> model;
     adabet_code code;
@@ -139,7 +142,7 @@ public:
                        std::uint64_t memory = UINT64_MAX) const {
         std::vector<double> numbers;
         std::size_t entry = 0;
-        if (scores.size() != adabet_scored_layer_count(get())) throw std::invalid_argument("scores of another package");
+        if (scores.size() != adabet_scored_layer_count(get())) throw std::invalid_argument("the scores belong to another package");
         for (const Score &score : scores) numbers.push_back(score.score);
         numbers.push_back(0);
         detail::check([&](adabet_error *error) {
@@ -194,7 +197,7 @@ public:
 
     std::size_t entry_count() const noexcept { return adabet_entry_count(get()); }
     adabet_entry entry(std::size_t which) const { return adabet_entry_at(get(), which); }
-    adabet_package *get() const noexcept { return package_.get(); }  // for what is not wrapped here
+    adabet_package *get() const noexcept { return package_.get(); }  // for functions that are not wrapped
 
 private:
     struct Given {

@@ -1,5 +1,5 @@
-// example PACKAGE X.bin Y.bin DELTA: score, choose, train, predict, save. X is float32, Y int64, both as the model
-// takes them.
+// example PACKAGE X.bin Y.bin DELTA: score, choose, train, predict, save. X is float32, Y int64, both in the
+// layout of the model.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>

@@ -1,8 +1,8 @@
 // swift-tools-version: 5.9
 import PackageDescription
 
-// On Apple's systems ONNX Runtime comes as a Swift package. On Linux, where the library is tested, it is the system's:
-// libonnxruntime-dev of Debian 13, say.
+// On Apple platforms, ONNX Runtime is a Swift package. On Linux, where the library is tested, it is the system's, such
+// as libonnxruntime-dev of Debian 13.
 #if os(Linux)
     let runtimePackages: [Package.Dependency] = []
     let runtime: [Target.Dependency] = []

@@ -8,7 +8,7 @@ export function folder(path: string): Source {
   return { read: (name) => readFile(join(path, name)) };
 }
 
-/** Write a file beside and rename it, so that there is the old one or the whole new one. */
+/** Write a temporary file and rename it, so that either the old file or the complete new one exists. */
 export async function replace(path: string, bytes: Uint8Array): Promise<void> {
   const part = `${path}.part`;
   try {
@@ -26,7 +26,7 @@ export async function replace(path: string, bytes: Uint8Array): Promise<void> {
   }
 }
 
-/** See that a file can be written there, before long work whose result it is to hold. */
+/** Check that a file can be written there, before a long computation whose result it will hold. */
 export async function checkWritable(path: string): Promise<void> {
   const part = `${path}.part`;
   try {
@@ -37,7 +37,7 @@ export async function checkWritable(path: string): Promise<void> {
   await rm(part, { force: true });
 }
 
-/** A file, or null if there is none. */
+/** The content of a file, or null if it does not exist. */
 export async function readIfThere(path: string): Promise<Uint8Array | null> {
   try {
     return await readFile(path);
@@ -82,7 +82,7 @@ async function numbers(path: string, dtype: string): Promise<Numbers> {
   return new kind(Uint8Array.from(bytes).buffer);
 }
 
-/** Samples from FILE, or from NAME=FILE for each input where the model has several. */
+/** Samples from FILE, or from NAME=FILE for each input if the model has several. */
 export async function samplesFrom({ description: { inputs } }: Device, given: readonly string[]): Promise<Samples> {
   if (inputs.length === 1 && given.length === 1) return numbers(fileOf(given[0], inputs[0]), inputs[0].dtype);
   const found: { [name: string]: Numbers } = {};

@@ -14,9 +14,9 @@ const USAGE = `usage: node main.js show    DEVICE
        node main.js predict DEVICE --x X.bin --output OUT.bin [--entry NAME] [--delta IN]
        node main.js save    DEVICE --output FOLDER --delta IN [--entry NAME]
 
-X.bin and Y.bin are raw little-endian numbers, one sample after the other; give --x NAME=X.bin for each input of a model
-with several. Without --entry, fit scores the layers on X.bin and takes the entry with the highest scores within --memory.
-With --progress, fit resumes from FILE if it exists, and writes it after each epoch.
+X.bin and Y.bin are raw little-endian numbers, one sample after another; give --x NAME=X.bin for each input of a model
+with several. Without --entry, fit scores the layers on X.bin and uses the entry with the highest scores within
+--memory. With --progress, fit resumes from FILE if it exists, and writes it after each epoch.
 --threads N is the runtime's number of threads (default 1).`;
 
 const OPTIONS = {
@@ -55,7 +55,7 @@ function numberOf(
   return text === undefined ? undefined : value;
 }
 
-/** Options without those that were left out. */
+/** Drop options that were not given. */
 function present<T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never;
 }
@@ -81,7 +81,7 @@ async function entryOf(device: Device, given: Given, score: boolean): Promise<st
   if (given.entry !== undefined) return given.entry;
   if (entries.length === 1) return entries[0].name;
   if (!score)
-    throw new DeviceError("wrong-option", `Say with --entry which one: ${entries.map(({ name }) => name).join(", ")}.`);
+    throw new DeviceError("wrong-option", `Choose one with --entry: ${entries.map(({ name }) => name).join(", ")}.`);
   const scores = await device.score(await samplesFrom(device, needed(given.x, "x")));
   const batchSize = numberOf(given, "batch-size") ?? training.batch_size;
   return device.choose(scores, present({ memory: numberOf(given, "memory"), batchSize })).entry;
@@ -124,7 +124,7 @@ async function fit(device: Device, given: Given): Promise<void> {
   await replace(delta, training.delta());
 }
 
-/** An entry with the values of --delta, if it is given. */
+/** An entry with the values of --delta, if given. */
 async function personal(device: Device, given: Given): Promise<Training> {
   const training = await device.training(await entryOf(device, given, false));
   if (given.delta !== undefined) {

@@ -1,18 +1,19 @@
 import type { Source } from "@adabet-onnx/core";
 import { wrapped } from "@adabet-onnx/core";
 
-/** What is asked of the app's file system: a few lines over expo-file-system or react-native-fs. */
+/** The operations that the app's file system must provide: a few lines on top of expo-file-system or react-native-fs.
+ * */
 export interface FileSystem {
   /** The bytes of a file; rejects if there is none. */
   read(path: string): Promise<Uint8Array>;
   write(path: string, bytes: Uint8Array): Promise<void>;
-  /** Give a file another name, in place of what has it. */
+  /** Rename a file, replacing an existing one. */
   move(from: string, to: string): Promise<void>;
   exists(path: string): Promise<boolean>;
   remove(path: string): Promise<void>;
 }
 
-/** A file system that takes and gives base64, as the module react-native-fs does. */
+/** A file system that reads and writes base64, such as the module react-native-fs. */
 export interface Base64FileSystem {
   readFile(path: string, encoding: "base64"): Promise<string>;
   writeFile(path: string, contents: string, encoding: "base64"): Promise<void>;
@@ -21,12 +22,12 @@ export interface Base64FileSystem {
   unlink(path: string): Promise<void>;
 }
 
-/** A package in a folder. Graphs are opened by their paths: this runtime looks at no options for one that is given as bytes. */
+/** A package in a folder. Graphs are opened by path: this runtime ignores the options of a graph passed as bytes. */
 export function folder(files: FileSystem, path: string): Source {
   return { read: (name) => files.read(`${path}/${name}`), locate: (name) => `${path}/${name}` };
 }
 
-/** Write a file beside and rename it, so that there is the old one or the whole new one. */
+/** Write a temporary file and rename it, so that either the old file or the complete new one exists. */
 export async function replace(files: FileSystem, path: string, bytes: Uint8Array): Promise<void> {
   const part = `${path}.part`;
   try {
@@ -38,7 +39,8 @@ export async function replace(files: FileSystem, path: string, bytes: Uint8Array
   }
 }
 
-/** Bytes through base64: react-native-fs moves no file over another, so that one is removed first. */
+/** A file system through base64. react-native-fs does not replace files when moving, so the old one is removed first.
+ * */
 export function fromBase64(system: Base64FileSystem): FileSystem {
   return {
     read: async (path) => decoded(await system.readFile(path, "base64")),
@@ -73,7 +75,7 @@ function decoded(text: string): Uint8Array {
   let at = 0;
   for (let i = 0; i < letters.length; i++) {
     const place = PLACES.get(letters.charCodeAt(i));
-    if (place === undefined) throw new Error(`no base64 at letter ${i}`);
+    if (place === undefined) throw new Error(`invalid base64 at character ${i}`);
     kept = ((kept << 6) | place) & 0xffff;
     bits += 6;
     if (bits >= 8) bytes[at++] = (kept >> (bits -= 8)) & 0xff;

@@ -14,9 +14,9 @@ import { DeviceError, fedFromPixels, open } from "@adabet-onnx/core";
 import type { FileSystem } from "./files";
 import { folder, replace } from "./files";
 
-/** A picture of the size that the model takes. */
+/** A picture of the size that the model expects. */
 export interface Pixels {
-  /** Four bytes a pixel, row by row. */
+  /** Four bytes per pixel, row by row. */
   readonly rgba: Uint8Array;
   readonly width: number;
   readonly height: number;
@@ -27,7 +27,7 @@ export interface TrainingOptions extends Pick<FitOptions, "epochs" | "batchSize"
   readonly onReport?: (report: StepReport | EpochReport) => void;
 }
 
-/** What a screen does with a package: look at samples, train what is worth most, pause, stop, keep what was learned. */
+/** The operations of a screen on a package: score on samples, train the best entry, pause, stop, save the result. */
 export class Session {
   private paused: Promise<void> | null = null;
   private open: (() => void) | null = null;
@@ -43,15 +43,15 @@ export class Session {
    * Open a package.
    *
    * @param ort the module onnxruntime-react-native
-   * @param device the folder of the package: a real one, not an asset inside the app
-   * @param own a folder that the app may write into
+   * @param device the folder of the package on the file system, not an asset inside the app
+   * @param own a folder that the app can write to
    */
   static async open(ort: Ort, files: FileSystem, device: string, own: string): Promise<Session> {
     const options = { executionProviders: ["cpu"], session: { intraOpNumThreads: 1 } };
     return new Session(await open(ort, folder(files, device), options), files, own);
   }
 
-  /** Width and height of the pictures that the model takes. */
+  /** Width and height of the pictures that the model expects. */
   get pictureSize(): { readonly width: number; readonly height: number } {
     const { inputs, preprocessing } = this.device.description;
     const shape = inputs[0].shape.map(Number);
@@ -59,7 +59,7 @@ export class Session {
     return { width: shape[channelsFirst ? 3 : 2], height: shape[channelsFirst ? 2 : 1] };
   }
 
-  /** Pictures in the form of the model's input, one after the other. */
+  /** Pictures in the form of the model's input, one after another. */
   samples(pictures: readonly Pixels[]): Float32Array {
     const { inputs, preprocessing } = this.device.description;
     const each = pictures.map(({ rgba, width, height }) =>
@@ -70,7 +70,7 @@ export class Session {
     return all;
   }
 
-  /** The entry that is worth most for these samples; memory is the bytes there are for training. */
+  /** Choose the entry with the highest score on these samples; memory is the bytes available for training. */
   async choose(samples: Samples, memory: number, onDone?: (done: number, of: number) => void): Promise<Choice> {
     this.signal.aborted = false;
     const scores = await this.device.score(samples, {
@@ -84,10 +84,10 @@ export class Session {
   }
 
   /**
-   * Train an entry, store progress after each epoch, and store the delta at the end. Stopped or killed, the next call
-   * resumes after the last complete epoch.
+   * Train an entry, store progress after each epoch, and store the delta at the end. After a stop or a kill, the next
+   * call resumes after the last complete epoch.
    *
-   * @returns the model with what it learned, and the path of the delta
+   * @returns the trained model, and the path of the delta
    */
   async train(
     entry: string,
@@ -131,7 +131,7 @@ export class Session {
     return delta;
   }
 
-  /** Training waits before its next step. */
+  /** Pause training before its next step. */
   pause(): void {
     this.paused ??= new Promise((resolve) => (this.open = resolve));
   }
@@ -141,7 +141,7 @@ export class Session {
     this.paused = this.open = null;
   }
 
-  /** Training ends before its next step, with an error `cancelled`. */
+  /** Stop training before its next step, with an error `cancelled`. */
   stop(): void {
     this.signal.aborted = true;
     this.resume();
@@ -151,21 +151,21 @@ export class Session {
     return this.device.close();
   }
 
-  /** Take stored progress, where there is some of this entry. */
+  /** Resume from stored progress of this entry, if there is any. */
   private async goOn(training: Training, path: string): Promise<void> {
     if (!(await this.files.exists(path))) return;
     try {
       await training.resume(await this.files.read(path));
     } catch (error) {
       if (!(error instanceof DeviceError) || !OF_NO_USE.has(error.code)) throw error;
-      await this.files.remove(path); // of another entry or package, or damaged: start again
+      await this.files.remove(path); // it belongs to another entry or package, or is damaged: start again
     }
   }
 }
 
 const OF_NO_USE: ReadonlySet<ErrorCode> = new Set(["wrong-model", "wrong-file", "wrong-hash", "wrong-shape"]);
 
-/** Let the screen draw and the app hear its buttons. */
+/** Let the screen redraw and the app handle input. */
 function breath(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }

@@ -10,7 +10,7 @@ const runtime = dirname(createRequire(import.meta.url).resolve("onnxruntime-web"
 const BASIC = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
 const GPU = ["ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"];
 
-/** ONNX Runtime's files as they are, in ort/. */
+/** Copies ONNX Runtime's files unchanged to ort/. */
 function ort() {
   return {
     name: "ort",
@@ -30,7 +30,7 @@ function ort() {
   };
 }
 
-/** sw.js, which knows every file of the site. */
+/** Writes sw.js with the list of all files of the site. */
 function serviceWorker() {
   let folder = "";
   return {

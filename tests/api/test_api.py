@@ -1,4 +1,4 @@
-"""The public names: what is added or removed here is added to or removed from the promise."""
+"""The public names: adding or removing one here changes the public API."""
 
 from __future__ import annotations
 

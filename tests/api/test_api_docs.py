@@ -1,4 +1,4 @@
-"""What the public names promise: docstrings whose examples run, few parameters, types that a checker sees."""
+"""Rules for the public names: docstrings whose examples run, few parameters, types that a checker sees."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_parameter_is_described(name):
     text = inspect.getdoc(owner) or ""
     assert text
     if "." in name and "Args:" not in text:
-        return  # a method that needs no more than its sentence
+        return  # a method whose summary is enough
     for parameter in inspect.signature(function).parameters:
         assert parameter == "self" or f"\n    {parameter}:" in text, f"{name} does not describe {parameter}"
 
@@ -78,7 +78,7 @@ def test_every_parameter_is_described(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if dataclasses.is_dataclass(public(name))])
 def test_every_attribute_is_described(name):
     if name == "Selection":
-        return  # its attributes are the entries of its file, which its module describes
+        return  # its attributes are the entries of its file, described in its module
     text = inspect.getdoc(public(name)) or ""
     missing = [field.name for field in dataclasses.fields(public(name)) if f"\n    {field.name}:" not in text]
     assert not missing
@@ -94,7 +94,7 @@ def test_few_parameters_and_no_dict_of_them(name):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with a model and labelled data, as examples take them to be there."""
+    """A folder with the model and the labelled data that the examples use."""
     embedded = Path(adabet_onnx.__file__).parent / "demo"
     shutil.copy(embedded / "digits.onnx", tmp_path / "model.onnx")
     shutil.copy(embedded / "digits_shifted.npz", tmp_path / "new_domain.npz")
@@ -123,7 +123,7 @@ def test_an_example_that_is_wrong_fails(here):
 
 @pytest.mark.slow
 def test_a_type_checker_sees_the_public_types():
-    """mypy --strict passes on user code, in which every wrong call is marked as one (an unused mark is an error)."""
+    """mypy --strict passes on user code in which every wrong call has an ignore comment (an unused one is an error)."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", str(USER_CODE)]
     command += ["--follow-imports=silent"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

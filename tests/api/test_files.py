@@ -1,4 +1,4 @@
-"""Nobody ever sees half a file: atomic writes, and reading our own JSON files."""
+"""Files are never half-written: atomic writes, and reading our own JSON files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_block_that_writes_nothing_is_an_output_error(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of POSIX systems")
 def test_a_device_or_pipe_is_not_replaced(tmp_path):
-    os.mkfifo(tmp_path / "pipe")  # stands for /dev/null, which root could replace by mistake
+    os.mkfifo(tmp_path / "pipe")  # instead of /dev/null, which root could replace by mistake
     with pytest.raises(OutputError, match="pipe: it is a device or pipe"):
         write_bytes(tmp_path / "pipe", b"x")
     assert (tmp_path / "pipe").is_fifo()

@@ -1,4 +1,4 @@
-"""Calls that messages name keep the arguments that were given, so that following one does not lose another."""
+"""Calls in messages keep the arguments that were given, so that following one message does not undo another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adabet_onnx.model.call_arguments import complete_calls, opening_arguments
 
 @pytest.mark.usefixtures("checked_here")
 def test_messages_lead_to_the_end(tmp_path, monkeypatch, capfd, rng):
-    """Each message's command is typed as it stands, until the file is written."""
+    """Each message's command is run unchanged, until the file is written."""
     command, path = command_of(monkeypatch, capfd), tmp_path / "model.onnx"
     onnx.save(two_open_dims(), path)
     answers = {"NAME": "second", "count=VALUE": "count=3", "h=SIZE": "h=2", "w=SIZE": "w=5"}

@@ -1,4 +1,4 @@
-"""The notebook among the samples: it runs from the first cell to the last, and shows pictures and tables."""
+"""The sample notebook: it runs from the first cell to the last, and shows plots and tables."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def stored():
 
 @pytest.fixture(scope="module")
 def executed(stored, tmp_path_factory):
-    """The notebook after it was run by a kernel that is this interpreter, with its own temporary folder.
+    """The notebook, executed by a kernel of this interpreter with a separate temporary folder.
 
-    The kernel finds no network: a proxy that nothing answers at stands in every request's way.
+    The kernel has no network: every request goes to a proxy that does not exist.
     """
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
@@ -55,7 +55,7 @@ def code_cells(notebook):
 
 
 def outputs(notebook, ending, kind):
-    """What the cells show whose last line is ``ending``, of one MIME type."""
+    """Outputs of one MIME type of the cells whose last line is ``ending``."""
     found = [cell for cell in code_cells(notebook) if cell.source.splitlines()[-1] == ending]
     assert found, f"no cell ends in {ending}"
     return [
@@ -76,7 +76,7 @@ def test_it_says_nothing_on_stderr(executed):
 
 @pytest.mark.parametrize("ending", ["scores.plot()", "outcome.plot()"])
 def test_plots_are_pictures(executed, ending):
-    """Without %matplotlib, and with something drawn all over."""
+    """Without %matplotlib; the plots are not empty."""
     (picture,) = outputs(executed, ending, "image/png")
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("L"))
     assert min(pixels.shape) > 300

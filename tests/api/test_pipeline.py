@@ -1,4 +1,4 @@
-"""The main job as one call: what it leaves, what --resume accepts, and what may fail without losing the result."""
+"""The main job as one call: its files, what --resume accepts, and what may fail without losing the result."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_pa
 
 @pytest.mark.slow
 def test_a_measurement_that_fails_does_not_lose_the_adapted_model(model, data, tmp_path, monkeypatch):
-    """All layers may be impossible to train where the selected ones are not."""
+    """Training all layers may be impossible even if the selected ones can be trained."""
     make = measuring.make_artifacts
 
     def refuse_all(model, selection, *arguments, **settings):

@@ -1,4 +1,4 @@
-"""What results look like in Python: short reprs, tables and pictures in notebooks, data frames."""
+"""Results in Python: short reprs, tables and plots in notebooks, data frames."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def selection_of(names: tuple[str, ...]) -> Selection:
 
 
 class FakeModel:
-    """All that an outcome shows of its model."""
+    """The attributes of a model that an outcome shows."""
 
     name = "models/resnet20.onnx"
 
@@ -173,7 +173,7 @@ RESULTS: dict[str, Callable[[tuple[str, ...]], Any]] = {
 
 
 class Page(HTMLParser):
-    """Elements, and text, of a piece of HTML; fails where elements are not closed in order."""
+    """Elements and text of a piece of HTML; fails if elements are not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is of no type that makes sense is refused, in every parameter of every public name."""
+"""Values of wrong types are rejected in every parameter of every public name."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from adabet_onnx import (
 )
 
 MODEL, DATA = (str(ROOT / "adabet_onnx" / "demo" / name) for name in ("digits.onnx", "digits_shifted.npz"))
-# What makes a call complete, beside the parameter that is tried.
+# The other arguments of a call, apart from the tested parameter.
 GIVEN = {"data": DATA, "inputs": DATA, "model": MODEL, "source": MODEL, "num_classes": 3, "path": "never.onnx"}
-MADE = (Model, Outcome, Scores, Selection)  # results, which nobody makes by hand
+MADE = (Model, Outcome, Scores, Selection)  # results, which users do not construct
 NAMES = [
     name
     for name in adabet_onnx.__all__

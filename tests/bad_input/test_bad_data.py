@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_epoch(work, monkeypatch, 
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_an_index_out_of_range_is_one_message(work, refused, inside):
-    """ONNX Runtime's own log line must not come on top of ours, where only it can tell (``inside``)."""
+    """ONNX Runtime's own log line must not be printed besides ours, even if only it detects the error (``inside``)."""
     values = {"table.weight": np.ones((5, 4), np.float32), "fc.weight": np.ones((4, 2), np.float32)}
     nodes = [
         helper.make_node("Abs" if inside else "Identity", ["input"], ["ids"], "/ids"),

@@ -206,7 +206,7 @@ def test_models_to_train(command, refused):
 
 
 def test_a_model_cut_anywhere_is_refused_or_read(refused, work):
-    """Protocol buffers have no checksum: a cut may fall between fields, but never may it end in a fault of ours."""
+    """Protocol buffers have no checksum: a cut may fall between fields, but must never cause an internal error."""
     whole = Path("model.onnx").read_bytes()
     for length in range(1, len(whole), len(whole) // 25):
         Path("bad.onnx").write_bytes(whole[:length])

@@ -1,4 +1,4 @@
-"""Packages that are missing or in each other's way (see bad_inputs.py)."""
+"""Packages that are missing or conflict (see bad_inputs.py)."""
 
 from __future__ import annotations
 

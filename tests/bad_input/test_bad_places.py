@@ -1,4 +1,4 @@
-"""Places that cannot be written, in this process and in one of its own (see bad_inputs.py)."""
+"""Paths that cannot be written, in this process and in a separate one (see bad_inputs.py)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="file-size limits are of P
 )
 def test_file_size_limit(command, limit, refused):
     if command.startswith("run"):
-        Path("out").mkdir()  # a folder of the user's, which stays
+        Path("out").mkdir()  # the user's own folder is kept
     said = "cannot write out" if " out" in command else "cannot write"
     refused(command, FAILURE, said, "free some space", file_size_limit=limit)
 
@@ -126,7 +126,7 @@ def test_file_size_limit_of_a_real_process(work):
 
 @pytest.mark.slow
 def test_real_processes(work):
-    """The same through a real interpreter, with its own stdout and stderr."""
+    """The same in a separate interpreter, with its own stdout and stderr."""
     before = listing(work)
     check(process(work, "inspect", "nothing.onnx"), USAGE, "nothing.onnx", "does not exist")
     check(

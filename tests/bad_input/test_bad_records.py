@@ -99,7 +99,7 @@ def spoilt_entries(content: dict[str, Any], values: Sequence[Any] = WRONG) -> li
 def assert_no_fault(
     arguments: str, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> int:
-    """Run a command for every way to spoil a file of ours: it works or is refused in a sentence; count refusals."""
+    """Run a command for every damaged version of a file: it works or is rejected with a message; count rejections."""
     original = json.loads(Path(name).read_text())
     refusals = 0
     for what, content in spoilt_entries(original):

@@ -1,4 +1,4 @@
-"""Hostile files end in a clear error: no crash, no gigabytes, no endless run, nothing read outside the folder."""
+"""Hostile files end in a clear error: no crash, no excessive memory or time, nothing read outside the folder."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_few_bytes_that_ask_for_gigabytes(how: str) -> None:
 )
 @pytest.mark.parametrize("shape", [("N", 8), ("N", 8, 8, 8, 8), ("N", 3, 8), ("N", 3, 8, 8)])
 def test_kernels_of_other_ranks(made: onnx.NodeProto, weights: dict, dimensions: int, shape: tuple) -> None:
-    """onnxruntime aborts the process of some of these when it loads them, where nothing can be caught."""
+    """onnxruntime aborts the process when it loads some of these, which cannot be caught."""
     nodes = [
         made,
         node("Flatten", ["y"], ["flat"], "/flat"),

@@ -1,4 +1,4 @@
-"""No room for temporary files, folders that take none, links: one line that says what to do, nothing half written."""
+"""No space for temporary files, unwritable folders, links: one line with advice, nothing half-written."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_links_to_weights_elsewhere_are_refused_with_what_to_do(tmp_path):
 @posix
 def test_a_folder_that_takes_no_files_is_one_line(tmp_path):
     before = []
-    if os.geteuid() == 0:  # may write everywhere, unless it gives that up
+    if os.geteuid() == 0:  # may write everywhere, unless it drops that capability
         tool = shutil.which("setpriv")
         if tool is None:
             missing("setpriv, with which root gives up writing everywhere")

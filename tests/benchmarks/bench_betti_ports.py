@@ -1,11 +1,11 @@
-"""What first Betti numbers cost in C, in TypeScript and in Python: 50 layers, of each 64 subsets of 128 points.
+"""The cost of first Betti numbers in C, TypeScript and Python: 50 layers with 64 subsets of 128 points each.
 
     python tests/benchmarks/bench_betti_ports.py [--rounds 5]
 
 Subsets have half of the points in the first layer, all in the last. Printed are medians over rounds of the processor
 time in milliseconds, for distances of normal points, which all differ; such distances rounded to halves; and points
-with whole coordinates. Reading files and starting processes is left out. C needs cc, TypeScript needs node and tsc (on
-the PATH, or where make test installs it); what is not there is left out. All must find the same numbers.
+with whole coordinates. Reading files and starting processes does not count. C needs cc, TypeScript needs node and tsc
+(on the PATH, or where make test installs it); missing ones are skipped. All must compute the same numbers.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Whether a selection made within a memory budget ever takes more than the budget, when it is measured.
+"""Checks whether the measured memory of a selection within a budget ever exceeds the budget.
 
     python tests/benchmarks/bench_budget.py [--budgets 50] [--seed 0] [--models resnet20,resnet18,...]
 
 Each budget draws a model (ResNet-20, MobileNetV1 and MobileNetV2 of ../shared, a ResNet-18 and a ViT-Tiny with random
-weights at 224 px), a batch size (1, 8 or 32), a backend, a strategy with random scores, a rho, and a limit between
-what the cheapest layer takes and what all layers take. The selection's step memory is measured in a fresh process.
-Printed: the limit, the prediction with its margin, what was measured, what was given up, how near to the best the
-search came, and how long it took. About 20 minutes on two cores.
+weights at 224 px), a batch size (1, 8 or 32), a backend, a strategy with random scores, a rho, and a limit between the
+memory of the cheapest layer and that of all layers. The selection's step memory is measured in a new process. Prints
+the limit, the prediction with its margin, the measurement, the layers given up, how close the search came to the best,
+and how long it took. About 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STRATEGIES = ("adabet", "b1", "size", "last", "random", "norm-bias", "all")
 
 
 def opened(name: str, folder: Path) -> Any:
-    """The model, exported first where it is one with random weights."""
+    """The model, exported first if it has random weights."""
     path = FILES[name]
     if path is None:
         path = folder / f"{name}.onnx"
@@ -54,7 +54,7 @@ def opened(name: str, folder: Path) -> Any:
 
 
 def random_scores(model: Any, rng: np.random.Generator) -> Scores:
-    """Betti numbers drawn at random: what a search does with them does not depend on where they come from."""
+    """Random Betti numbers: the search does not depend on their origin."""
     layers = []
     for layer in model.layers:
         b1 = int(rng.integers(0, 25))

@@ -1,4 +1,4 @@
-"""What training some output channels of a layer costs and gains: the best by Betti number, and random ones.
+"""Costs and gains of training some output channels of a layer: the best by Betti number, and random ones.
 
     python tests/benchmarks/bench_channels.py [--seeds 3] [--rho 0.2] [--channel-rho 0.5,0.25]
 
@@ -33,7 +33,7 @@ from adabet_onnx.training.settings import Settings
 
 
 def at_random(selection: Selection, counts: dict[str, int], seed: int) -> Selection:
-    """As many channels of each layer, drawn at random."""
+    """The same number of channels of each layer, drawn at random."""
     rng = np.random.default_rng([seed, 7])
     drawn = {
         layer: tuple(sorted(int(i) for i in rng.choice(counts[layer], len(channels), replace=False)))

@@ -1,4 +1,4 @@
-"""A comparison on two Ray nodes, of which one is lost on the way; its results against those of a serial run.
+"""A comparison on two Ray nodes, one of which is lost meanwhile; its results against those of a serial run.
 
     .venv-fleet/bin/python tests/benchmarks/bench_cluster.py [--model M --data D --num-classes N]
 

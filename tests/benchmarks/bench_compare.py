@@ -5,8 +5,8 @@
 Runs `adabet-onnx compare` for ResNet-20 (CIFAR-10) on 20 classes of CIFAR-100 and on noisy CIFAR-10, and for
 MobileNetV1 (wake words) and MobileNetV2 (ImageNet) on flowers at 96 px: 1,000 training images, batches of 32, 6 epochs
 of SGD with momentum 0.9, rates chosen by each strategy, three seeds. The head is always trained; on noisy CIFAR-10 it
-starts from the trained one. Two more pairs, only where they are named: ResNet-20 on blurred CIFAR-10 and on CIFAR-10
-with less contrast (`choice/shifts.py`). A run that was stopped goes on. About an hour on two cores.
+starts from the trained one. Two more pairs, only if they are named: ResNet-20 on blurred CIFAR-10 and on CIFAR-10
+with less contrast (`choice/shifts.py`). A stopped run is resumed. About an hour on two cores.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
         command = [sys.executable, "-m", "adabet_onnx", "compare", SHARED / "models" / model, samples]
         command += ["-o", given.folder / pair, "--strategies", strategies, "--momentum", "0.9", *COMMON, *options, "-q"]
         if given.max_memory:
-            # Every strategy may cut batches into parts, as auto does.
+            # Every strategy may use micro-batches, as auto does.
             command += ["--max-memory", given.max_memory, "--max-accumulate", "32"]
         began = time.perf_counter()
         subprocess.run(command, check=True)

@@ -4,8 +4,8 @@
 
 The basis of `adabet_onnx/portable/rules/conv_strategy.py` and of the choice between Conv and ConvTranspose. Prints two
 tables in Markdown, of the weight's and the image's gradient. Times are ratios to the forward Conv with a constant
-weight (one thread, the fastest of many runs); memory is what the process grows by in a run at its peak, in MB, above
-inputs and forward Conv's output. ``**`` marks what the rules choose. Linux only; ten minutes on a quiet machine.
+weight (one thread, the fastest of many runs); memory is the peak growth of the process in a run, in MB, above inputs
+and forward Conv's output. ``**`` marks the choice of the rules. Linux only; ten minutes on a quiet machine.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def session(make: Make, g: Geometry, inputs: Sequence[str], frozen: np.ndarray |
         graph.register_initializer(values["w"])
     build = Builder(graph, opset=17, batch=values[inputs[0]])
     result = make(build, *values.values())
-    if measured:  # the result itself, kept for the caller, is not what is asked
+    if measured:  # the result itself, kept for the caller, does not count
         result = build.op("ReduceSum", result, keepdims=0)
     for value in build.initializers:
         graph.register_initializer(value)
@@ -141,7 +141,7 @@ def session(make: Make, g: Geometry, inputs: Sequence[str], frozen: np.ndarray |
 
 
 def fastest(made: Sequence, feeds: Sequence[dict[str, np.ndarray]], seconds: float) -> list[float]:
-    """Of many runs of each session, in turns, into outputs that are there already."""
+    """The fastest of many runs of each session, in turns, into preallocated outputs."""
     bindings, times = [], [[] for _ in made]
     for one, given in zip(made, feeds, strict=True):
         binding = one.io_binding()
@@ -177,7 +177,7 @@ def _status(name: str) -> int:
 
 
 def row(g: Geometry, ways: dict[str, tuple[Make, list[str], bool]], chosen: Sequence[str], batch: int, seconds: float):
-    """A line of a table: time over the forward Conv's, and MB, of every way."""
+    """A line of a table: time relative to the forward Conv's, and MB, of every variant."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, shape in shapes(g).items():
@@ -199,7 +199,7 @@ def row(g: Geometry, ways: dict[str, tuple[Make, list[str], bool]], chosen: Sequ
     results = [one.run(None, given)[0] for one, given in zip(made, feeds, strict=True)]
     taken = fastest(made, feeds, seconds)
     del made
-    _C.mallopt(_MMAP_THRESHOLD, 1 << 16)  # what is freed goes back at once
+    _C.mallopt(_MMAP_THRESHOLD, 1 << 16)  # freed memory is returned immediately
     cells = []
     for position, (name, (make, inputs, _)) in enumerate(ways.items(), 1):
         error = float(np.abs(results[position] - results[1]).max() / np.abs(results[1]).max())
@@ -213,7 +213,7 @@ def row(g: Geometry, ways: dict[str, tuple[Make, list[str], bool]], chosen: Sequ
 
 
 def weight_ways(g: Geometry) -> dict[str, tuple[Make, list[str], bool]]:
-    """Every strategy that can do this geometry."""
+    """Every strategy that supports this geometry."""
     names = ["windows", "merged", "exchanged"] if g.taps <= 64 else ["exchanged"]
     if g.groups == 1 and g.channels <= 8:
         names.insert(1, "columns")

@@ -9,8 +9,8 @@ Selections: the last 10 % of the layers, 10 % spread evenly, the first 10 %, the
 Step memory is measured by `cost.measure` in a fresh process with one thread: that of the frozen pass, and that of the
 steps after it; a selection's is the larger. Printed is a table in Markdown of predicted and measured memory, their
 difference, whether it is within 15 % or 4 MB, and whether the measurement is within the prediction's margin; then the
-frozen pass and the step by themselves; at the end how many are. With --measured, measurements are kept in a file and
-not repeated, to compare another way of predicting. About 40 minutes on two cores.
+frozen pass and the step separately; at the end the counts. With --measured, measurements are stored in a file and not
+repeated, to compare another predictor. About 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def of_model(name: str, folder: Path, given: argparse.Namespace, known: dict[str
 
 
 def within(predicted: int, measured: int) -> bool:
-    """Whether a prediction is as good as it should be."""
+    """Whether a prediction is within the tolerance."""
     return abs(predicted - measured) <= max(WITHIN * measured, BYTES)
 
 

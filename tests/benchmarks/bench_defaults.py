@@ -1,16 +1,16 @@
-"""Default starts and rates against the best by hand, on seven pairs of a pretrained network and a new domain.
+"""Default head starts and rates against the best manual ones, on seven pairs of a pretrained network and a new domain.
 
     python tests/benchmarks/bench_defaults.py FOLDER [--pairs cifar100,...] [--strategies adabet,last,auto] [--seeds 3]
         [--epochs 5] [--only-default]
 
-Each selection is trained from a random and from a fitted head with each of five rates, and once with default settings:
-the head's start and the rate by themselves. AdamW, batches of 32. What counts is the test accuracy at the end; the
-best by hand is the best, by mean over the seeds, of all ten, chosen with knowledge of the test data, which the default
-has not. On noisy CIFAR-10 and on CIFAR-10 with less contrast the head is the trained one: there are five by hand.
+Each selection is trained from a random and from a fitted head with each of five rates, and once with the default head
+start and rate. AdamW, batches of 32. What counts is the test accuracy at the end; the best manual setting is the best
+of all ten by mean over the seeds, chosen on the test data, which the default does not see. On noisy CIFAR-10 and on
+CIFAR-10 with less contrast the head is the trained one: there are five manual settings.
 
 The pairs: ResNet-20 on 20 classes of CIFAR-100, on noise and on less contrast; MobileNetV1 and MobileNetV2 on flowers;
 EfficientNet-Lite0 on groceries; MiniLM on the intents of a bank's customers. Models and data are looked for in
-../shared; see bench_pairs.py for MiniLM. What cannot be had is left out, with the reason.
+../shared; see bench_pairs.py for MiniLM. Unavailable pairs are skipped, with the reason.
 
 Each training adds a line to FOLDER/PAIR.jsonl and is not repeated once its line is there: an interrupted benchmark can
 be resumed, and several pairs can run at the same time. At the end it prints a Markdown table of all finished trainings.
@@ -62,7 +62,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Way:
-    """How a training begins and at which rate; all None is the default."""
+    """A head start and a rate; all None is the default."""
 
     start: str | None = None
     rate: float | None = None
@@ -85,7 +85,7 @@ def by_hand(pair: str) -> list[Way]:
 
 
 class Pair:
-    """A model, its data and the file of what has been trained."""
+    """A model, its data and the file of finished trainings."""
 
     def __init__(self, name: str, folder: Path, epochs: int) -> None:
         model, data = PAIRS[name]
@@ -97,13 +97,13 @@ class Pair:
         self.rows = folder / f"{name}.jsonl"
 
     def done(self) -> dict[tuple[Any, ...], dict[str, Any]]:
-        """Lines of the file by what was trained."""
+        """Lines of the file by training."""
         lines = self.rows.read_text().splitlines() if self.rows.is_file() else []
         rows = [json.loads(line) for line in lines]
         return {(row["strategy"], row["seed"], row["start"], row["rate"], row["epochs"]): row for row in rows}
 
     def train(self, strategies: list[str], seeds: int, ways: list[Way]) -> None:
-        """Everything that has not been done."""
+        """Run all trainings that are missing."""
         for seed in range(seeds):
             left = [
                 (strategy, way)
@@ -194,7 +194,7 @@ def _cell(found: tuple[float, float] | None) -> str:
 
 
 def main() -> None:
-    """Train what has not been trained, and print the table."""
+    """Run missing trainings, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", default=",".join(PAIRS))

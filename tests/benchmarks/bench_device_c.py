@@ -1,10 +1,10 @@
-"""The C library beside Python's onnxruntime: time of a step, and resident memory at step 20 and 2,000. One thread each.
+"""The C library against Python's onnxruntime: time of a step, resident memory at step 20 and 2,000. One thread each.
 
     python tests/benchmarks/bench_device_c.py
 
-Both train the demo's model, and ResNet-20 where the shared models are there, from the same package, batches of 8, in
-fresh processes that take turns; printed are medians of three rounds. Python feeds values back as arrays, C alternates
-two sets of them. Both run the library of .venv-inference; samples/c is compiled with -O2. Two minutes on two cores.
+Both train the demo's model, and ResNet-20 if the shared models are available, from the same package, batches of 8, in
+new processes that alternate; prints medians of three rounds. Python feeds values back as arrays, C alternates two sets
+of them. Both run the library of .venv-inference; samples/c is compiled with -O2. Two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def by_c(program: Path, package: Path, library: Path) -> tuple[float, float, flo
                 continue
             step += 1
             times.append(time.perf_counter())
-            if step in (EARLY, STEPS - 1):  # at the last step it may have ended before it is looked at
+            if step in (EARLY, STEPS - 1):  # at the last step it may have ended before it is inspected
                 memory[step] = resident(process.pid)
     gaps = [later - before for before, later in zip(times[STEPS // 2 :], times[STEPS // 2 + 1 :], strict=False)]
     return 1000 * statistics.median(gaps), memory[EARLY], memory[STEPS - 1]

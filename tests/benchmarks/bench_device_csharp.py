@@ -1,10 +1,10 @@
-"""The C# library beside Python's onnxruntime: time of a step, and resident memory at step 20 and 2,000, on one thread.
+"""The C# library against Python's onnxruntime: time of a step, and resident memory at step 20 and 2,000, on one thread.
 
     python tests/benchmarks/bench_device_csharp.py
 
-Both train the demo's model, and ResNet-20 where the shared models are there, from the same package, batches of 8, in
-fresh processes that take turns; printed are medians of three rounds. Python feeds values back as arrays, C# alternates
-two sets of them, under mono. Both run the library of .venv-inference. Two minutes on two cores.
+Both train the demo's model, and ResNet-20 if the shared models are available, from the same package, batches of 8, in
+new processes that alternate; prints medians of three rounds. Python feeds values back as arrays, C# alternates two sets
+of them, under mono. Both run the library of .venv-inference. Two minutes on two cores.
 """
 
 from __future__ import annotations

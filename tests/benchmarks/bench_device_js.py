@@ -1,4 +1,4 @@
-"""Training a device package with samples/web/core in node and WebAssembly, beside the same loop in Python.
+"""Training a device package with samples/web/core in node and WebAssembly, against the same loop in Python.
 
     python tests/benchmarks/bench_device_js.py MODEL.onnx [--layers a,b] [--epochs 200] [--rounds 3]
 

@@ -1,10 +1,10 @@
-"""The Kotlin library beside Python: time of a step, resident memory at step 20 and 2,000. One thread each.
+"""The Kotlin library against Python: time of a step, resident memory at step 20 and 2,000. One thread each.
 
     python tests/benchmarks/bench_device_jvm.py
 
-Both train the demo's model, and ResNet-20 where the shared models are there, from the same package, batches of 8, in
-fresh processes that take turns; printed are medians of three rounds. Python runs the stock onnxruntime of
-.venv-inference, the JVM that of the package in tests/mobile, with no option that limits its memory. Two minutes.
+Both train the demo's model, and ResNet-20 if the shared models are available, from the same package, batches of 8, in
+new processes that alternate; prints medians of three rounds. Python runs the stock onnxruntime of .venv-inference, the
+JVM that of the package in tests/mobile, with no option that limits its memory. Two minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def by_jvm(package: Path) -> tuple[float, float, float]:
         for line in process.stdout:
             if not line.startswith("epoch"):
                 times.append(time.perf_counter())
-                if len(times) in (EARLY, STEPS - 1):  # at the last step it may have ended before it is looked at
+                if len(times) in (EARLY, STEPS - 1):  # at the last step it may have ended before it is inspected
                     memory[len(times)] = resident(process.pid)
     gaps = [later - before for before, later in zip(times[STEPS // 2 :], times[STEPS // 2 + 1 :], strict=False)]
     return 1000 * statistics.median(gaps), memory[EARLY], memory[STEPS - 1]

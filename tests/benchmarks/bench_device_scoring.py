@@ -1,13 +1,13 @@
-"""How far the scores of a device agree with `score` by exact distances: by sketch, samples, points and subsets.
+"""Agreement of a device's scores with `score` by exact distances: by sketch, samples, points and subsets.
 
     python tests/benchmarks/bench_device_scoring.py [demo] [resnet20] [mobilenetv2] [--draws 5]
 
 Each draw takes 128 other samples of the new domain. The reference is `score` by exact distances of all of them, with
 1,024 subsets of 32. A device takes the first of them, by the rule of docs/device-package.md, from sketches whose seed
-is the draw's number. Printed are Kendall's tau-b over all layers (mean of the draws, and the lowest), what the sketches
-take that a device keeps, and the seconds from sketches to scores, on one core. In the row "score again" the reference
-is held against that of the next draw: what another choice of samples alone does. Models and data are looked for in
-../shared; those of the demo are in the package. A quarter of an hour.
+is the draw's number. Printed are Kendall's tau-b over all layers (mean of the draws, and the lowest), the memory of the
+sketches that a device keeps, and the seconds from sketches to scores, on one core. The row "score again" compares the
+reference with that of the next draw: the effect of other samples alone. Models and data are looked for in ../shared;
+those of the demo are in the package. A quarter of an hour.
 """
 
 from __future__ import annotations

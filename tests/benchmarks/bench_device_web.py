@@ -1,6 +1,6 @@
-"""The page of samples/web in Chromium at a phone's width: seconds from the button to what a person waits for.
+"""The page of samples/web in Chromium at a phone's width: seconds from the button to the result.
 
-    make test                                          # once, for what it needs
+    make test                                          # once, for the requirements
     .venv/bin/python tests/benchmarks/bench_device_web.py
 
 Prints the bytes that the first visit loads, and the seconds until the package is open, until layers are scored, and

@@ -1,4 +1,4 @@
-"""What a training costs when the frozen part has run once: beside training without that, and beside others.
+"""The cost of training after the frozen part has run once: against training without that, and against other libraries.
 
     python tests/benchmarks/bench_features.py [--models resnet20,...] [--selections late,...] [--rounds 9]
         [--parts steps,memory,training] [--batch 32] [--seconds 60]
@@ -10,7 +10,7 @@ The last 10 % of the layers, AdaBet's 10 %, or the head; AdamW; one thread; a ba
 Steps: each round runs, one after the other in one process, the step without the store (``features="off"``: the frozen
 part, then the rest), the uncut step (one graph from the model's input on), the frozen pass, the step after it,
 inference, and steps with the same parameters of onnxruntime-training (the ort backend's), torch (eager, all else
-frozen) and onnxsim (`compile_training_loop`; only here: ``pip install onnxsim``, 0.8.1 was used). What is short runs
+frozen) and onnxsim (`compile_training_loop`; only here: ``pip install onnxsim``, 0.8.1 was used). Short functions run
 several times in a row. Times are medians, ratios medians of the ratios of a round. Rounds end after `--seconds`, but
 there are at least three.
 
@@ -20,7 +20,7 @@ inference counts for the bar).
 Training: `Trainer.fit`, 10 epochs over 1,000 samples with and without the store, and of the ort backend; fewer samples
 where one of these would take longer than `--seconds` (the ratios hardly depend on how many there are). Kept in memory.
 
-All of it takes hours on two cores: give some models, selections or parts.
+Everything takes hours on two cores: choose some models, selections or parts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MODELS, SELECTIONS, PARTS = (*STORED, *MADE), ("late", "adabet", "head"), ("step
 WARMUP, LEAST_ROUNDS, RHO, SAMPLES, EPOCHS = 2, 3, 0.1, 1000, 10
 TIMES = ("without", "uncut", "frozen", "tail", "inference", "ort", "torch", "onnxsim")
 AGAINST = ("inference", "without", "uncut", "ort", "torch", "onnxsim")
-SHORT = 0.05  # seconds for which a function runs in a round, the first run not counted where there are others
+SHORT = 0.05  # seconds that a function runs in a round; the first of several runs does not count
 LOUD = 100e6  # bytes of inference from which its memory counts
 Step = Callable[[], object]
 
@@ -78,7 +78,7 @@ class Job:
         selection: what is trained.
         batch: samples of a step.
         folder: of the artifacts.
-        found: what was measured, by what it is called in the summary.
+        found: measurements by their names in the summary.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Job:
     found: dict[str, float] = field(default_factory=dict)
 
     def manifest(self, backend: str) -> Any:
-        """The artifacts of a backend, made when they are first asked for."""
+        """The artifacts of a backend, created on first use."""
         if not (self.folder / backend).exists():
             make_artifacts(self.model, self.selection, self.folder / backend, backend=backend, check=False)
         return load_manifest(self.folder / backend, verify=False)
@@ -189,7 +189,7 @@ def measure(functions: dict[str, Step], rounds: int, seconds: float) -> dict[str
 
 
 def in_a_row(function: Step) -> float:
-    """Seconds of a run among its like, as in a training: what ran before has left the caches to others."""
+    """Seconds of a run in a series of equal ones, as in training, so that caches are warm."""
     found: list[float] = []
     while not found or sum(found) < SHORT:
         began = time.perf_counter()
@@ -265,7 +265,7 @@ def heads(parts: list[str]) -> list[str]:
 
 
 def summary(jobs: list[Job]) -> list[str]:
-    """A line for each item of the bar that something was measured for."""
+    """A line for each measured item of the target."""
 
     def values(key: str, strategy: str | None = None) -> list[float]:
         return [job.found[key] for job in jobs if key in job.found and strategy in (None, job.strategy)]
@@ -294,7 +294,7 @@ def listed(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Measure and print a table in Markdown, and what it says of the bar."""
+    """Measure and print a table in Markdown, and the summary."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", type=listed, default=list(MODELS))
     parser.add_argument("--selections", type=listed, default=list(SELECTIONS))

@@ -1,4 +1,4 @@
-"""A fitted head, nothing trained, against scikit-learn's logistic regression on the same features.
+"""A fitted head without training against scikit-learn's logistic regression on the same features.
 
     python tests/benchmarks/bench_fitted_head.py [cifar100] [flowers-mobilenetv1] [flowers-mobilenetv2] [efficientnet]
         [noise] [minilm]
@@ -7,7 +7,7 @@ For each pair of a pretrained network and a new domain (models and data are look
 new head, which is fitted as `train` does before its first epoch, on all training samples. Its accuracy on the test
 samples stands beside that of a logistic regression whose strength is chosen by five-fold cross-validation, on features
 as they are and on standardised ones. Both are of the head's inputs, computed by onnxruntime from the file. The exit
-code is 1 where the fitted head is more than a point below the better of the two.
+code is 1 if the fitted head is more than a point below the better of the two.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def pair(name: str) -> tuple[Path, Path, int]:
 
 
 def measure(name: str, folder: Path) -> bool:
-    """Fit, compare, print; whether it is good enough."""
+    """Fit, compare, print; returns whether it is good enough."""
     source, data, classes = pair(name)
     model = new_head(source, classes)
     make_artifacts(model, select(model, strategy="head"), folder / "artifacts", check=False)

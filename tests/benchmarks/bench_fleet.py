@@ -1,4 +1,4 @@
-"""A fleet of 20 against training in one place: accuracy, and bytes beside those of averaging the whole model.
+"""A fleet of 20 against training in one place: accuracy, and bytes compared with averaging the whole model.
 
     python tests/benchmarks/bench_fleet.py [--clients 20] [--rounds 20] [--partition dirichlet:0.3] [--per-round N]
         [--local-epochs 1] [--batch-size 16] [--lr 0.01] [--aggregation fedavg] [--seeds 1]
@@ -6,8 +6,8 @@
 ResNet-20 of CIFAR-10 gets a new head for 20 classes of CIFAR-100 (models and data are looked for in ../shared). Clients
 vote on the layers, within a fifth of the bytes of the whole model, fit the head from sums and train. Beside it the same
 layers, trained on all data in one place by `Trainer`: as many passes over the data, the head fitted, the rate searched.
-(That of the fleet is given: nobody can search where nobody sees the data of all.)
-The exit code is 1 where the fleet is more than 3 points below, or sends more than a fifth.
+(That of the fleet is given: a search would need the data of all clients.)
+The exit code is 1 if the fleet is more than 3 points below, or sends more than a fifth.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A deployment in which a node and then the superlink are killed: what Flower survives, and what our checkpoints do.
+"""A deployment in which a node and then the superlink are killed: what Flower survives, and what our checkpoints add.
 
     python tests/benchmarks/bench_fleet_faults.py
 
 A superlink and three supernodes on this machine train a small network for five rounds. A node is killed in round 2 and
 started again in round 4. After round 4 the superlink is killed too; superlink and nodes are started again, and the app
-once more, which goes on from its checkpoint. The exit code is 1 where a round is missing, or where the model at the end
-is not the one that `fleet.jsonl` says. It needs the environment with Flower that `make test` sets up.
+once more, which goes on from its checkpoint. The exit code is 1 if a round is missing, or if the final model is not the
+one in `fleet.jsonl`. It needs the environment with Flower that `make test` sets up.
 """
 
 from __future__ import annotations

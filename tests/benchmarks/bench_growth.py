@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_growth.py [--layers 102 302 502] [--large]
 
-Each command runs once, in a process of its own; printed are processor seconds, those of its children included, as they
-come, and then a table with time(n2) / time(n1) beside n2 / n1. --large adds 1,002 layers.
+Each command runs once in a separate process; prints processor seconds, including those of its children, and then a
+table with time(n2) / time(n1) beside n2 / n1. --large adds 1,002 layers.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def measure(layers: int) -> dict[str, float]:
 def table(found: dict[int, dict[str, float]]) -> str:
     """Seconds by command and number of layers, and ratios beside those of the layers.
 
-    The last ratio is of what came on top of the smallest network, so that start-up does not hide growth; it can be told
-    of three sizes or more.
+    The last ratio is of the increase over the smallest network, so that start-up does not hide growth; it needs at
+    least three sizes.
     """
     counts = list(found)
     steps = list(itertools.pairwise(counts))

@@ -1,10 +1,10 @@
-"""Damaged and adversarial files: 2,000 seeded ones, opened (and, where that goes, scored) in a process with limits.
+"""Damaged and adversarial files: 2,000 seeded ones, opened (and, if possible, scored) in a process with limits.
 
     python tests/benchmarks/bench_hostile.py [COUNT] [SEED]
 
-Printed is how many opened and how many were refused with an error of ours, by kind of file; then each of those that
-ended in another way: another exception, a crash, more than 1 GiB of memory or 10 s of processor time. The exit code is
-1 if there is any.
+Prints how many opened and how many were rejected with one of our errors, by kind of file; then each that ended
+otherwise: another exception, a crash, more than 1 GiB of memory or 10 s of processor time. The exit code is 1 if there
+is any.
 """
 
 from __future__ import annotations

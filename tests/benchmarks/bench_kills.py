@@ -1,8 +1,8 @@
-"""Two hundred trainings killed at random moments, while features are written among them, and resumed.
+"""Two hundred trainings killed at random moments, also while features are written, and resumed.
 
     python tests/benchmarks/bench_kills.py [COUNT [SEED]]
 
-Prints what tests/helpers/kills.py does.
+Prints the output of tests/helpers/kills.py.
 """
 
 from __future__ import annotations

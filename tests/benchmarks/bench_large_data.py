@@ -1,9 +1,9 @@
-"""What memory the commands take of data in a large file: 300 MB of images, and 2 GB.
+"""Memory of the commands with data in a large file: 300 MB of images, and 2 GB.
 
     python tests/benchmarks/bench_large_data.py [--megabytes 300 2000] [--forms npz npy] [--package FOLDER]
 
-Each command runs once in a process of its own; printed is its peak of resident memory, in MB, and how much of the data
-that is beyond what the same command takes of 3 MB: 1.0 means that all of it was held once. --package measures another
+Each command runs once in a separate process; prints its peak of resident memory in MB, and the excess over the same
+command with 3 MB of data as a share of the data: 1.0 means that all of it was held once. --package measures another
 copy of the package, such as an earlier one.
 """
 
@@ -50,7 +50,7 @@ ONCE = {
 
 
 def network() -> onnx.ModelProto:
-    """A small network on large images, which takes next to no time."""
+    """A small, fast network on large images."""
     rng = np.random.default_rng(0)
     shapes = {"w1": (8, 3, 8, 8), "b1": (8,), "w2": (16, 8, 4, 4), "b2": (16,), "w": (16, CLASSES), "b": (CLASSES,)}
     weights = [
@@ -96,13 +96,13 @@ def write_data(folder: Path, megabytes: int, form: str) -> str:
 
 
 def written(folder: Path, megabytes: int, form: str) -> str:
-    """The same from a process of its own: a new process counts the memory of the one that starts it as its peak."""
+    """The same in a separate process: a new process counts the memory of its parent in its peak."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(write_data, (folder, megabytes, form))
 
 
 def peak(folder: Path, package: Path, words: str) -> int | str:
-    """Bytes of resident memory; or what a command says that fails."""
+    """Bytes of peak resident memory, or the message of a command that fails."""
     environment = os.environ | {"PYTHONPATH": str(package)}
     done = subprocess.run(
         [sys.executable, "-c", CALL, *words.split()], cwd=folder, capture_output=True, text=True, env=environment

@@ -1,4 +1,4 @@
-"""What trains, by architecture, origin of the file, selection and backend; and whether `check` foresaw it.
+"""What can be trained, by architecture, origin of the file, selection and backend; and whether `check` predicted it.
 
 Prints a table in Markdown (make matrix writes docs/support-matrix.md). A row is one selection of one model:
 
@@ -16,7 +16,7 @@ Prints a table in Markdown (make matrix writes docs/support-matrix.md). A row is
     export      largest difference of the exported model's logits from the trained ones
     check       whether `check_model` said beforehand what then happened
 
-Each model is tried in a process of its own, so that a crash of a runtime is a row and not the end.
+Each model is tried in a separate process, so that a crash of a runtime becomes a row.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Row:
 
     @property
     def agrees(self) -> bool:
-        """Whether check foresaw it."""
+        """Whether check predicted it."""
         return self.foreseen == self.trained
 
     def cells(self) -> list[str]:
@@ -250,7 +250,7 @@ def _logits(path: Path, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def table(found: list[Row]) -> str:
-    """In Markdown: a line a model, what is refused and why, and every row."""
+    """The table in Markdown: a line per model, rejections with reasons, and every row."""
     places = {name: place for place, name in enumerate(SELECTIONS)}
     found = sorted(found, key=lambda row: places[row.selection])
     found = [row for group in _groups(found, "model", "exporter").values() for row in group]
@@ -338,7 +338,7 @@ def _refusals(found: list[Row]) -> str:
 
 
 def _in_processes(sources: list[tuple[str, str]], ray: str | None) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-    """The rows of each source as they come: one process after the other, or as tasks of Ray."""
+    """The rows of each source as they are finished: one process after another, or as tasks of Ray."""
     if ray is None:
         for source in sources:
             yield source, _in_process(*source)
@@ -355,7 +355,7 @@ def _in_processes(sources: list[tuple[str, str]], ray: str | None) -> Iterator[t
 
 
 def _in_process(name: str, exporter: str) -> list[Row]:
-    """The rows of one source, tried in a process of its own."""
+    """The rows of one source, tried in a separate process."""
     command = [sys.executable, __file__, "--source", name, exporter]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = [Row(**json.loads(line[4:])) for line in ran.stdout.splitlines() if line.startswith("ROW ")]
@@ -366,7 +366,7 @@ def _in_process(name: str, exporter: str) -> list[Row]:
 
 
 def main() -> None:
-    """Every source in a process of its own; rows are kept in a file, and what is there is not tried again."""
+    """Try every source in a separate process; rows are stored in a file and not repeated."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--source", nargs=2, metavar=("MODEL", "EXPORTER"), help="Only this one, rows as JSON lines.")
     parser.add_argument("--models", nargs="*", help="Only these models.")

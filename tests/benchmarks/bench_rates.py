@@ -1,12 +1,12 @@
-"""The rate that `learning_rate='auto'` finds, beside five rates by hand: test accuracy of a new, random head.
+"""The rate that `learning_rate='auto'` finds against five manual rates: test accuracy of a new, random head.
 
     python tests/benchmarks/bench_rates.py [resnet20] [mobilenetv1] [--strategies last,adabet] [--seeds 3] [--epochs 5]
 
 ResNet-20 is adapted to 20 classes of CIFAR-100, MobileNetV1 to flowers, with the last tenth of the layers and with
-AdaBet's; AdamW, batches of 32. Models and data are looked for in ../shared. Printed are mean accuracies on the test
-data with the rates by hand and with auto, and for each seed which rate was found how, and what that took. A seed is
-that of the head, the choice, the order of samples and the search.
-The exit code is 1 where auto is more than a point below the best rate by hand. About ten minutes on two cores.
+AdaBet's; AdamW, batches of 32. Models and data are looked for in ../shared. Prints mean accuracies on the test data
+with the manual rates and with auto, and for each seed the rate, how it was found, and the time. A seed is that of the
+head, the choice, the order of samples and the search. The exit code is 1 if auto is more than a point below the best
+manual rate. About ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ PAIRS = {
     "mobilenetv1": ("mobilenetv1_025_vww96_bn.onnx", "flowers5_96.npz", 5),
 }
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-BAR = 0.01  # below the best rate by hand
+BAR = 0.01  # below the best manual rate
 
 
 def accuracies(pair: str, strategy: str, seed: int, epochs: int) -> dict[float | str, float]:
-    """Test accuracy by rate; what was found is printed."""
+    """Test accuracy by rate; prints the rate that auto finds."""
     file, data_file, classes = PAIRS[pair]
     data = SHARED / "data" / data_file
     found: dict[float | str, float] = {}

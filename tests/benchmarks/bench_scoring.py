@@ -1,11 +1,11 @@
-"""What scoring costs over inference, and how near sketches come to exact distances.
+"""The cost of scoring relative to inference, and how close sketches come to exact distances.
 
     python tests/benchmarks/bench_scoring.py [cost] [tau] [command] [betti] [--models resnet50,...] [--rounds 5]
 
 cost: the forward passes of the same 64 samples with sketches of all layers and without, in fresh processes that
-alternate, on one thread, with batches of 1, of 32, and of as many as `score` takes by itself (against one at a time).
-Printed are medians over rounds of the ratio of the passes' CPU time, and peak memory: how much more than inference's a
-process takes that gathers sketches, without the sketches themselves. ResNet-50 (the architecture of the onnx package's
+alternate, on one thread, with batches of 1, of 32, and of the number that `score` chooses (against one at a time).
+Printed are medians over rounds of the ratio of the passes' CPU time, and peak memory: how much more than inference a
+process needs that computes sketches, without the sketches themselves. ResNet-50 (the architecture of the onnx package's
 light models) and ViT-Tiny have random weights, the others are looked for in ../shared.
 
 tau: Kendall's tau between the b1_hat of all layers from sketches and from exact distances of the same samples and
@@ -14,7 +14,7 @@ subsets, for five draws of samples, subsets and signs, on the shared models and 
 command: `score` on ResNet-50 with default settings, the whole command, against a process that forwards the same 128
 samples one by one: CPU time and peak memory.
 
-betti: what first Betti numbers of subsets of 128 normal points cost on one core, and what ripser takes for the same.
+betti: the cost of first Betti numbers of subsets of 128 normal points on one core, and that of ripser.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def cost(name: str, folder: Path, rounds: int) -> None:
 
 
 def _power(number: int) -> int:
-    """The largest power of two that is not above."""
+    """The largest power of two that is not larger."""
     return 1 << (number.bit_length() - 1)
 
 
@@ -201,7 +201,7 @@ def _spent(command: list[str]) -> tuple[float, int]:
 
 
 def subsets(rounds: int) -> None:
-    """Print what Betti numbers of subsets of a layer cost."""
+    """Print the cost of Betti numbers of subsets of a layer."""
     from ripser import ripser
 
     rng = np.random.default_rng(0)
@@ -227,13 +227,13 @@ def _shortest(action: Callable[[], object], rounds: int) -> float:
 
 
 def make_files(folder: Path) -> None:
-    """What `whole_command` is measured with."""
+    """Create the files for `whole_command`."""
     model_file("resnet50", folder)
     np.savez(folder / "pictures.npz", x=np.random.default_rng(0).integers(0, 256, (128, 224, 224, 3)).astype(np.uint8))
 
 
 def forward_one_by_one(file: str, data: str) -> None:
-    """What `whole_command` compares with."""
+    """The baseline of `whole_command`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

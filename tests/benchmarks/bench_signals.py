@@ -1,4 +1,4 @@
-"""What the signals for `auto` add to scoring: time and peak memory, with them over without.
+"""The cost of the signals for `auto` in scoring: ratios of time and peak memory with and without them.
 
     python tests/benchmarks/bench_signals.py [--rounds 5]
 

@@ -1,10 +1,10 @@
-"""CPU time of starting up: of bare Python, of Python with click, and of what a user waits for.
+"""CPU time of starting up: bare Python, Python with click, and user commands.
 
     python tests/benchmarks/bench_startup.py --rounds 15
 
-User and system time of each process and of those it starts, in milliseconds: median and range, with what the bar is.
-Every command runs once before it is counted, so that its bytecode is compiled. All are run in turn, so that what else
-the machine does meets all of them.
+User and system time of each process and of those it starts, in milliseconds: median and range, with the target.
+Every command runs once before it is counted, so that its bytecode is compiled. All are run in turn, so that other load
+on the machine affects all of them.
 """
 
 from __future__ import annotations

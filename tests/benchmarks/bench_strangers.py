@@ -1,10 +1,10 @@
-"""Models of eight packages of PyPI, each from inspect to export, with made data.
+"""Models of eight packages of PyPI, each from inspect to export, with synthetic data.
 
     python tests/benchmarks/bench_strangers.py [PACKAGE ...]
 
-A file must end right (the untrained export's outputs equal the file's, the trained step's gradient is the slope of the
-loss, only selected tensors differ), or rejected after every remedy in the messages was followed. The exit code is 1 if
-one ends otherwise, or if more than three are rejected. Downloads are kept in build/strangers.
+Each file must succeed (the untrained export's outputs equal the file's, the trained step's gradient is the slope of the
+loss, only selected tensors differ), or be rejected after every remedy in the messages was followed. The exit code is 1
+otherwise, or if more than three are rejected. Downloads are kept in build/strangers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training steps of others, of the same model and parameters, single-threaded: torch eager and onnxsim."""
+"""Training steps of other libraries, with the same model and parameters, single-threaded: torch eager and onnxsim."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Eager(nn.Module):
         model: whose one input is the first of the graph; its logits are the graph's one output.
 
     Raises:
-        NotImplementedError: an operator that is not written here.
+        NotImplementedError: an operator that is not implemented here.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -132,7 +132,7 @@ def torch_step(
     labels: np.ndarray,
     classes: int,
 ) -> Step:
-    """A step in eager mode and evaluation mode with AdamW; all else is frozen.
+    """A step in eager mode and evaluation mode with AdamW; everything else is frozen.
 
     Args:
         architecture: of `architectures`, whose module it is with another head; None: the graph is run.

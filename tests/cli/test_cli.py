@@ -1,4 +1,4 @@
-"""The command contract: commands, options, the files they leave and the keys in them, which others script against."""
+"""The command line contract: commands, options, their files and the keys in them, on which scripts rely."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ QUICK = "--samples 64 --subset-size 16 --subsets 8"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left on the terminal."""
+    """The output and exit code of a command."""
 
     code: int
     out: str
@@ -90,7 +90,7 @@ def adabet(monkeypatch, capfd) -> Callable[..., Result]:
 
 
 def make_inputs(folder: Path) -> None:
-    """model.onnx and data.npz: images whose class is the colour channel that is bright, or none."""
+    """model.onnx and data.npz: images whose class is the bright colour channel, or none."""
     proto = tiny.conv_net(seed=3)
     for key, value in (("mean", "[0.5, 0.5, 0.5]"), ("std", "[0.25, 0.25, 0.25]")):
         proto.metadata_props.add(key=key, value=value)
@@ -123,7 +123,7 @@ def here(inputs, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory) -> Path:
-    """The folder that score, select, artifacts, train, evaluate and export leave, with what they printed."""
+    """The folder after score, select, artifacts, train, evaluate and export, with their outputs."""
     folder = tmp_path_factory.mktemp("chain")
     make_inputs(folder)
     steps = {
@@ -222,7 +222,7 @@ def test_inspect_for_people(adabet, here):
 
 
 def test_names_with_brackets_and_colons_are_printed_as_they_are(adabet, here):
-    """They mean colours and emoji to the library that prints tables."""
+    """The library that prints tables would interpret them as colours and emoji."""
     proto = onnx.load("model.onnx")
     for tensor in proto.graph.initializer:
         for node in proto.graph.node:

@@ -20,7 +20,7 @@ RUN = ["--epochs", "1", "--no-measure", *QUICK.split()]
 
 
 def context(*words: str) -> click.Context:
-    """Of a run with some options, MODEL and DATA, or with what a file says."""
+    """The context of a run with some options, MODEL and DATA, or with those of a file."""
     return cli.commands["run"].make_context("run", list(words))
 
 
@@ -49,7 +49,7 @@ def test_a_saved_config_runs_again(command):
 
 
 def test_what_is_written_is_what_was_given(command):
-    """Every kind of option there is, read back from another folder to the same values."""
+    """Every kind of option, read back from another folder with the same values."""
     given = [
         *(
             "model.onnx",

@@ -1,4 +1,4 @@
-"""What --help says and how: headings, nothing cut, one meaning per option name; and what starting up imports."""
+"""The texts of --help: headings, nothing truncated, one meaning per option name; and the imports at startup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from adabet_onnx.portable.profiles import PROFILES
 from adabet_onnx.selection.rankings import _SCORED
 from adabet_onnx.training.schedule import SCHEDULES
 
-# What takes long to import, and what belongs to the work itself.
+# Modules that are slow to import, and those of the actual work.
 HEAVY = [
     "numpy",
     "onnx",
@@ -91,7 +91,7 @@ def options_of(command: str) -> list[Option]:
 
 
 def imported_by(code: str) -> set[str]:
-    """The modules that are there after some code in a new process, which may leave by SystemExit."""
+    """The modules loaded after some code in a new process, which may end with SystemExit."""
     script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('\\n', *sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "ADABET_DEBUG": "1"}  # no process is forked
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
@@ -122,7 +122,7 @@ def test_help_of_the_group_imports_no_command():
 
 
 def test_public_names_are_imported_where_they_are():
-    """For type checkers by import statements, when asked for by a table: the two say the same."""
+    """Import statements for type checkers, and a table for lazy imports: the two agree."""
     tree = ast.parse(Path(adabet_onnx.__file__).read_text())
     typed = next(node for node in tree.body if isinstance(node, ast.If))
     homes = {
@@ -180,7 +180,7 @@ def test_help_at_80_columns(command):
 
 @pytest.mark.parametrize("command", ENTRIES)
 def test_defaults_are_shown(command):
-    """Of everything that has one; what is off unless asked for, and limits that are not there, have none."""
+    """Of all options that have one; switches that are off and absent limits have none."""
     context = click.Context(cli.commands[command])
     for option in options_of(command):
         shown = option.get_help_extra(context).get("default")

@@ -30,7 +30,7 @@ def printed(tmp_path, monkeypatch, capfd):
 
 
 def named(command: str) -> list[str]:
-    """The keys that the help of a command names: those of the first sentence, and not what parentheses say of them."""
+    """The keys that the help of a command names: those of the first sentence, without parentheses."""
     text = re.sub(r" \([^()]*\)", "", cli.commands[command].epilog or "")
     return re.split(r", | and ", re.split(r"[.;]", text)[0].split(": ")[-1])
 

@@ -1,4 +1,4 @@
-"""What comes next: the commands after a run, the one after an interruption, and completion in a shell."""
+"""Next steps: the commands after a run, the one after an interruption, and completion in a shell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = ["--epochs", "1", "--no-measure", *QUICK.split()]
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
-    """In a folder whose name needs quotes, and so have the files in it."""
+    """A command in a folder whose name needs quotes, with files whose names do too."""
     folder = tmp_path / "it's here"
     folder.mkdir()
     make_inputs(folder)
@@ -114,7 +114,7 @@ def test_an_interrupted_run_says_how_it_goes_on(command, monkeypatch):
 
 
 def completed(*words: str) -> list[str]:
-    """What the command offers for the last word, by click's protocol for bash."""
+    """The completions of the last word, by click's protocol for bash."""
     environment = {"COMP_WORDS": shlex.join(["adabet-onnx", *words]), "COMP_CWORD": str(len(words))}
     environment |= {"_ADABET_ONNX_COMPLETE": "bash_complete", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

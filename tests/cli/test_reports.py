@@ -1,4 +1,4 @@
-"""What commands print: results last, one line for one reason, progress without a terminal, and what was predicted."""
+"""The output of commands: results last, one line per reason, progress without a terminal, and predictions of costs."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_budget_says_how_many_layers_it_allows(adabet):
     assert f"as far as the budget allows, which is {len(layers)} in all):" in out
 
 
-# --- what parts were taken for ------------------------------------------------------------------------------------
+# --- forms of shared layers ---------------------------------------------------------------------------------------
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one() -> None:

@@ -1,7 +1,7 @@
-"""What is refused is said to who calls in parameters and to who types in options; what is advised can be done.
+"""Errors speak of parameters in Python and of options on the command line; their advice works.
 
-Each case is refused twice, in Python and on the command line, for the same reason. The command line's advice is then
-followed as it stands.
+Each case is rejected twice, in Python and on the command line, for the same reason. Then the advice of the command line
+is followed literally.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ X, Y = np.random.default_rng(0).random((48, 3, 8, 8), dtype=np.float32), np.aran
 
 @dataclass(frozen=True)
 class Case:
-    """One refusal.
+    """One rejected call.
 
     Attributes:
-        call: what is refused in Python.
-        command: what is refused on the command line.
-        python: what is said in Python, a part of the message.
-        typed: what is said in its place on the command line.
-        follow: what to type then; the words of the advice stand for ``ADVICE``. None: there is nothing to type.
-        make: makes the files, beside those of `good`.
+        call: the rejected call in Python.
+        command: the rejected command.
+        python: part of the message in Python.
+        typed: the corresponding part on the command line.
+        follow: the command to run next; ``ADVICE`` stands for the words of the advice. None: no command.
+        make: creates the files, in addition to those of `good`.
         code: the exit code.
     """
 
@@ -438,7 +438,7 @@ TIGHT, OF_ORT = Budget(max_update=1), Choices(ort_format=True)
 
 
 def masked() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures and a label per pixel, of which those of the first row do not count."""
+    """Pictures and a label per pixel; those of the first row are ignored."""
     x = np.random.default_rng(0).standard_normal((8, 3, masks.SIDE, masks.SIDE)).astype(np.float32)
     y = masks.scores(x).argmax(-1)
     y[:, 0] = 255
@@ -479,7 +479,7 @@ def test_the_command_line_hears_of_options_and_can_follow(name, work, monkeypatc
 
 @pytest.mark.parametrize("name", ["a`check=False`", "`resume`", "it's `", "'`check=False`'", 'a "b"\n`x', "$(ls) `"])
 def test_names_that_a_model_gives_are_typed_as_they_are(name, tmp_path, monkeypatch, capfd):
-    """A dimension and an output of such a name: what is advised opens the model, in Python and on the command line."""
+    """A dimension and an output of such a name: the advice opens the model, in Python and on the command line."""
     command = command_of(monkeypatch, capfd)
     monkeypatch.chdir(tmp_path)
     nodes = [

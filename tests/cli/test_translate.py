@@ -1,4 +1,4 @@
-"""Pieces of Python in texts, said as options and commands; what is no piece of ours stays, whatever it holds."""
+"""Translation of Python in texts to options and commands; other text is unchanged, whatever it contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all converters share: isolation, names, metadata, and the refusal to write what differs from the source."""
+"""Properties of all converters: isolation, names, metadata, and no output if it differs from the source."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_script_names_what_it_imports_and_does_not_import_us(script):
     foreign = found - set(sys.stdlib_module_names) - {path.stem for path in shared}
     assert foreign <= {BROUGHT.get(name, name) for name in named}
     assert f"uv run converters/{script.name}" in text
-    for package in named:  # the line for pip in the docstring names them too
+    for package in named:  # the pip command in the docstring names them too
         if package not in ("onnxscript",) or "onnxscript" in text.split('"""')[1]:
             assert package in text.split('"""')[1]
 
@@ -136,7 +136,7 @@ def test_a_sample_is_compared_too(converting, tmp_path, rng):
     np.savez(tmp_path / "sample.npz", x=np.full((2, 4), 50.0))
     about = options(tmp_path / "model.onnx", sample=tmp_path / "sample.npz")
 
-    def source(feeds):  # saturates where random numbers do not come
+    def source(feeds):  # saturates outside the range of random numbers
         return np.minimum(feeds["x"], 40) @ weight
 
     with pytest.raises(converting.ConversionError, match=r"sample\.npz: the ONNX model's output differs"):

@@ -16,7 +16,7 @@ from converter_runs import CONVERTERS, TIMEOUT, need_jax, operators, run_chain, 
 
 from adabet_onnx import open_model
 
-# Train, and convert everything but the chain's model in one process: starting JAX and jax2onnx takes seconds.
+# Train, and convert everything except the chain's model in one process: starting JAX and jax2onnx takes seconds.
 MAKE = """
 import json, sys
 from pathlib import Path
@@ -68,7 +68,7 @@ def python():
 
 @pytest.fixture(scope="module")
 def folder(python, tmp_path_factory):
-    """Where a user's files lie: net.py, the weights that were trained, and what was converted."""
+    """A user's folder: net.py, the trained weights, and the converted models."""
     folder = tmp_path_factory.mktemp("jax")
     shutil.copy(ROOT / "tests" / "models" / "flax_nets.py", folder / "net.py")
     x, y = images(np.random.default_rng(0), 400)
@@ -91,7 +91,7 @@ def quick(python) -> dict[str, str]:
 
 
 def test_chain(python, folder, monkeypatch):
-    """Trained on one domain, converted, adapted to another: only what was selected moves, and accuracy rises."""
+    """Trained on one domain, converted, adapted to another: only the selected layers change, and accuracy rises."""
     for name, value in quick(python).items():
         monkeypatch.setenv(name, value)
     x, y = images(np.random.default_rng(1), 500)
@@ -117,7 +117,7 @@ def test_chain(python, folder, monkeypatch):
 
 
 def test_linen(folder):
-    """Batch normalisations of flax.linen are nodes too, and names do without the collection's."""
+    """Batch normalisations of flax.linen are nodes too, and names omit the collection."""
     path = folder / "linen.onnx"
     assert operators(path).count("BatchNormalization") == operators(path).count("LayerNormalization") == 1
     assert [layer.name for layer in open_model(path).layers] == ["stem", "bn", "Dense_0", "LayerNorm_0", "head"]

@@ -13,8 +13,8 @@ from adabet_onnx import open_model
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 
-# What Keras 2 wrote of a model that was trained: its optimizer's moments, as slots of an object that Keras 3 does not
-# know, so that TensorFlow itself cannot load it.
+# A trained model as Keras 2 saved it: the optimizer's moments are slots of an object that Keras 3 does not have, so
+# that TensorFlow itself cannot load it.
 OLD_KERAS = """
 import numpy as np, tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -53,7 +53,7 @@ def python():
 
 @pytest.fixture(scope="module")
 def converted(python, tmp_path_factory):
-    """A model in every form, all but .keras converted, and what was said."""
+    """A model in every form, all except .keras converted, with the messages."""
     folder = tmp_path_factory.mktemp("keras")
     run(python, "-c", KERAS + OLD_KERAS, cwd=folder)
     (folder / "broken.keras").write_bytes(b"PK\x03\x04nonsense")
@@ -89,7 +89,7 @@ def test_a_saved_model_with_the_slots_of_an_old_optimizer(converted):
 
 
 def check(path):
-    """Everything that there is to choose from is there, under its name."""
+    """All choices exist, under their names."""
     assert operators(path).count("BatchNormalization") == 7
     assert operators(path).count("Transpose") <= 2  # of the images alone
     layers = [layer.name for layer in open_model(path).layers]

@@ -77,7 +77,7 @@ def test_every_kind_of_network_and_scaler(python, data, tmp_path):
         assert logits.dtype == np.float32
         if name == "binary":
             assert "two logits -z/2 and z/2" in said
-            assert (logits.argmax(1) == model.predict(x)).mean() > 0.99  # all but ties of rounding
+            assert (logits.argmax(1) == model.predict(x)).mean() > 0.99  # except ties due to rounding
         elif name == "labels":
             assert ((logits > 0) == model.predict(x)).mean() > 0.99
         else:

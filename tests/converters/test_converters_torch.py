@@ -23,7 +23,7 @@ def python():
 
 @pytest.fixture
 def files(python, tmp_path):
-    """Where a user's files lie: net.py and the weights of a network that was trained a little."""
+    """A user's folder: net.py and the weights of a briefly trained network."""
     import torch
     from models.torch_nets import Net
 

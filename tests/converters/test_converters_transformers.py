@@ -27,7 +27,7 @@ def python():
 
 @pytest.fixture(scope="module")
 def converted(python, tmp_path_factory):
-    """Models with random weights, as save_pretrained writes them, converted, and what was said."""
+    """Models with random weights, written by save_pretrained and converted, with the messages."""
     folder = tmp_path_factory.mktemp("transformers")
     run(python, "-c", TRANSFORMERS, cwd=folder, torch=True)
     (folder / "empty").mkdir()
@@ -49,7 +49,7 @@ def test_chain(python, converted, rng):
 
 
 def test_all_inputs_come_from_an_npz(converted, rng, tmp_path, monkeypatch):
-    """As the README of the converters says of models with a mask as an input."""
+    """As the README of the converters describes for models with a mask input."""
     folder, _ = converted
     shape = (64, 12)
     arrays = {"input_ids": rng.integers(1, 100, shape), "attention_mask": rng.integers(0, 2, shape)}
@@ -99,7 +99,7 @@ def test_what_the_folder_says_of_images_and_classes(converted):
     assert model.metadata("classes") == ["cat", "dog"]
     assert model.metadata("preprocessing")["mean"] == [0.4, 0.5, 0.6]
     assert json.loads(model.graph.metadata_props["std"]) == [0.2, 0.2, 0.25]
-    assert open_model(folder / "bert.onnx").metadata("classes") is None  # LABEL_0 is no name
+    assert open_model(folder / "bert.onnx").metadata("classes") is None  # LABEL_0 is not a name
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Costs: the arena, what is counted, what is predicted, and the command."""
+"""Costs: the arena, counts, predictions, and the command."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def resident(graph: ir.Graph, *, frugal: bool, runs: int = 2) -> int:
 def test_a_chain_needs_two_values_at_once():
     page = 1024  # floats
     assert resident(chain(*[16 * page] * 6), frugal=False) == 3 * 16 * 4096  # two in a block, and the output
-    # Each value finds the place of the one before the last; the second run's output comes before the first's goes.
+    # Each value reuses the memory of the one before the last; the second run's output is allocated before the first's
+    # is freed.
     assert resident(chain(*[16 * page] * 6), frugal=True, runs=1) == 2 * 16 * 4096
     assert resident(chain(*[16 * page] * 6), frugal=True) == 3 * 16 * 4096
 
@@ -158,9 +159,9 @@ def test_multiply_adds_of_a_node(name):
 
 
 def test_costs_of_an_mlp_by_hand():
-    """Products of 10 to 16 to 3: training all takes the weights' gradients of both and the data's of the second.
+    """Products of 10 to 16 to 3: training all needs the weight gradients of both and the data gradient of the second.
 
-    The gradient of the LayerNormalization's scale between them is a product as well, of the batch with 16 columns.
+    The gradient of the scale of the LayerNormalization between them is also a product, of the batch with 16 columns.
     """
     model = open_model(tiny.mlp())
     found = Predictor(model, batch_size=4, backend="portable").everything()
@@ -223,7 +224,7 @@ def test_a_selection_of_another_model_is_refused(net):
 
 
 def test_a_measurement_keeps_to_the_margin(net):
-    """Of inference, the head and all layers, each in a fresh process."""
+    """For inference, the head and all layers, each in a new process."""
     _, model = net
     head = selection_with(model, [parameter.name for parameter in model.head.parameters])
     for name, row in overview(model, head, batch_size=256, measure=True, threads=1).rows().items():

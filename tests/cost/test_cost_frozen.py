@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def towers(layers: int = 4, width: int = 900):
-    """Matrix products one after the other, their results scaled: weights are nearly all that it takes."""
+    """A chain of matrix products with scaled results: nearly all memory is weights."""
     rng = np.random.default_rng(3)
     weights, nodes, value = {}, [], "input"
     for i in range(layers):
@@ -59,7 +59,7 @@ def parameters(model, layers):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_frozen_pass_and_step_measure_as_predicted(name, tmp_path):
-    """In a fresh process: the last two layers, and one in the middle."""
+    """In a new process: the last two layers, and one in the middle."""
     model = open_model(MODELS[name]())
     names = [layer.name for layer in model.layers]
     for count, layers in enumerate((names[-2:], [names[len(names) // 2]])):
@@ -149,7 +149,7 @@ def scored(model, values) -> Scores:
 
 
 def test_an_earlier_layer_keeps_to_a_budget_that_the_last_one_does_not():
-    """The last layer leaves all weights frozen; the first all in the step; and the best set is that of all sets."""
+    """With the last layer, all weights are frozen; with the first, all are in the step. The best set is found."""
     model = open_model(towers())
     predictor = Predictor(model, batch_size=1, backend="portable")
     alone = [predictor.training(parameters(model, [layer.name])) for layer in model.layers]
@@ -211,7 +211,7 @@ def test_a_table_says_what_is_kept_and_what_that_saves(tmp_path: Path, capsys):
 
 
 def bars(axis) -> dict[str, float]:
-    """Heights by what stands below, of bars that stand on the axis or on each other."""
+    """Heights of the bars by label, stacked or not."""
     below = [label.get_text().replace("\n", " ") for label in axis.get_xticklabels()]
     found = dict.fromkeys(below, 0.0)
     for bar in axis.patches:

@@ -1,5 +1,4 @@
-"""Views of pictures: what flip, crop and colour do to small arrays made by hand, and that trainings are the same
-whether views are kept or computed."""
+"""Views of pictures: flip, crop and colour on small arrays; trainings are the same with stored and computed views."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ def test_the_first_view_is_the_picture_itself(rng):
 
 
 def test_a_crop_is_a_part_of_the_picture_at_its_size():
-    """A picture whose numbers say where they are: slopes and ends tell which part of it is seen."""
+    """A picture whose numbers encode positions: slopes and ends reveal the crop."""
     size, count = 64, 300
     ramp = np.broadcast_to(np.arange(size) * 4, (size, size)).astype(np.uint8)
     found = views(np.repeat(np.stack([ramp, ramp.T], -1)[None], count, 0)[..., :1], "crop")[..., 0].astype(float)
@@ -82,7 +81,7 @@ def test_a_crop_is_a_part_of_the_picture_at_its_size():
     left, right = found[:, 0, 0] / 4, found[:, 0, -1] / 4
     assert left.min() < 1
     assert right.max() > size - 2
-    assert np.abs(left.mean() - (size - 1 - right.mean())) < 2  # from anywhere
+    assert np.abs(left.mean() - (size - 1 - right.mean())) < 2  # at any position
 
 
 def test_colours_by_hand():
@@ -102,7 +101,7 @@ def test_colours_by_hand():
 
 
 def test_colours_equal_pillow():
-    """Each alone, by Pillow's own operations; its blends round in between, so within 2 of 255."""
+    """Each operation alone, against Pillow's; its blends round intermediate results, hence within 2 of 255."""
     from PIL import ImageEnhance
 
     from adabet_onnx.data import augment
@@ -136,7 +135,7 @@ def test_a_view_depends_on_seed_sample_and_number_alone(rng):
 
 
 def test_pixels_are_changed_before_the_arithmetic(rng):
-    """Channels first or last, whichever colour comes first: what is fed is the arithmetic of the changed picture."""
+    """Channels first or last, in either colour order: the input is the arithmetic on the changed picture."""
     model = open_model(tiny.conv_net())
     images = pictures(rng, 4)
     how = Augmentation(ALL, 7)
@@ -236,7 +235,7 @@ def test_kept_or_computed_a_training_is_the_same_to_the_last_bit(features, tmp_p
 
 
 def test_trials_of_rates_are_the_same_whether_views_are_kept_or_computed(tmp_path, rng):
-    """Trials train on some of the samples that are held out for validation, which have one view alone."""
+    """Trials train on some of the samples held out for validation, which have only one view."""
     labels = np.arange(160) % 4
     data = pictures(rng, 160) // 2 + (labels * 40).astype(np.uint8)[:, None, None, None], labels
     found = {}
@@ -252,7 +251,7 @@ def test_trials_of_rates_are_the_same_whether_views_are_kept_or_computed(tmp_pat
 
 
 def test_what_is_fed_is_what_views_say(tmp_path, rng):
-    """Features of every view are those of the frozen graph on the view made by hand, and validation has one view."""
+    """Features of every view are those of the frozen graph on the handmade view, and validation has one view."""
     x = pictures(rng, 11)
     manifest = artifacts(tmp_path / "a")
     model, settings = open_model(tiny.conv_net()), Settings(augment=ALL, views=3, seed=2, validation=0.3).settled()

@@ -1,4 +1,4 @@
-"""The decision about axes, layouts as they are written, and what a graph tells of its inputs."""
+"""The decision about axes, layout notation, and what a graph reveals about its inputs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from adabet_onnx.trainability.decisions import decisions
 
 
 def numbered(*shape: int) -> np.ndarray:
-    """No two numbers alike."""
+    """An array of different numbers."""
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
 def fed(model: Model, data: object, layout: object = None) -> np.ndarray:
-    """What the model's one input gets."""
+    """The array fed to the model's only input."""
     train = open_data(Data(data, layout=layout), model).train
     (array,) = Feeder(model, NONE).feeds(train, np.arange(len(train))).values()
     return array
@@ -127,7 +127,7 @@ def test_axes_that_fit_in_several_orders(have, want, layout):
 
 
 def test_every_order_of_different_extents_is_found(rng):
-    """Whatever the rank: shuffled axes come back, and axes of size 1 among them do no harm."""
+    """For any rank: shuffled axes are restored, also with axes of size 1 among them."""
     for rank in range(1, 6):
         for _ in range(6):
             want = tuple(int(extent) for extent in rng.choice(np.arange(2, 30), rank, replace=False))
@@ -139,7 +139,7 @@ def test_every_order_of_different_extents_is_found(rng):
                 found = decide_axes(data.shape[1:], want)
                 assert found is not None
                 np.testing.assert_array_equal(found.apply(data), array)
-                if found.layout is not None:  # what is reported may be given, and leads to the same
+                if found.layout is not None:  # the reported order can be given, with the same result
                     again = decide_axes(data.shape[1:], want, parse_layout(found.layout)[1])
                     assert again is not None
                     np.testing.assert_array_equal(again.apply(data), array)
@@ -184,11 +184,11 @@ def test_a_layout_that_does_not_fit(layout, words):
         fed(open_model(inputs.flat(2, 6)), numbered(5, 12), layout)
 
 
-# --- what a graph tells of its inputs --------------------------------------------------------------------------------
+# --- what a graph reveals about its inputs-----------------------------------------------------------------------------
 
 
 def reading(*nodes: onnx.NodeProto, shape: tuple[int, ...], **values: np.ndarray) -> Model:
-    """A model of these nodes on input ``x``, whose value ``y`` is averaged over all axes but the batch."""
+    """A model of these nodes on input ``x``, whose value ``y`` is averaged over all axes except the batch."""
     rank = len(shape)
     end = [
         helper.make_node("Flatten", ["y"], ["flat"]),
@@ -264,7 +264,7 @@ def test_decisions_about_inputs_are_shown():
     assert not any(d.about.startswith("input") for d in decisions(open_model(tiny.mlp())))
 
 
-# --- and what comes of it --------------------------------------------------------------------------------------------
+# --- the resulting inputs --------------------------------------------------------------------------------------------
 
 
 def test_square_data_is_fed_as_it_is_unless_a_layout_says_otherwise(rng):

@@ -1,4 +1,4 @@
-"""Networks that take blue, green, red: pictures and arrays are red, green, blue, and change places on the way in."""
+"""Networks that take blue, green, red: pictures and arrays are red, green, blue, and are reordered for the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data in every accepted form, and the arithmetic and layout between it and what a model takes in."""
+"""Data in every accepted form, and the arithmetic and layout between it and the model's input."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def fed(
     layout: object = None,
     allow_resize: bool = False,
 ) -> np.ndarray:
-    """What the model's one input gets of all the training data."""
+    """The training data as fed to the model's only input."""
     train = open_data(Data(data, layout=layout, allow_resize=allow_resize), model).train
     (array,) = Feeder(model, preprocessing or Arithmetic()).feeds(train, np.arange(len(train))).values()
     return array
@@ -160,7 +160,7 @@ def test_data_laid_out_as_the_model_wants_is_fed_as_it_is(images, order):
 
 
 def test_images_three_pixels_wide_are_read_as_the_model_takes_them(rng):
-    """(N, 3, 4, 3) could be either; equal to the model's shape, it is what the model takes."""
+    """(N, 3, 4, 3) could be either; since it equals the model's shape, it is used unchanged."""
     images = rng.integers(0, 256, (5, 3, 4, 3), dtype=np.uint8)
     np.testing.assert_array_equal(fed(taking(3, 4, 3), images), images.astype(np.float32))
 
@@ -570,7 +570,7 @@ def test_float_data_is_fed_as_it_is_unless_told():
 
 
 def test_preprocessing_is_for_one_kind_of_data():
-    """What was stored for floats is not applied to images, nor the other way round."""
+    """Preprocessing stored for floats is not applied to images, and vice versa."""
     model = taking(3, 8, 6, metadata=METADATA)
     for_floats = Preprocessing(scale=1 / 255, mean=(0.5,)).resolve(model, integer_data=False)
     assert Preprocessing().resolve(model, integer_data=False, stored=for_floats) == for_floats
@@ -707,7 +707,7 @@ def test_a_subset_of_a_subset():
     assert members(numbered(10).subset([9, 3, 5]).subset([2, 0])) == [5, 9]
 
 
-# --- parts, names and classes that could be mistaken -----------------------------------------------------------------
+# --- parts, names and classes that could be confused -----------------------------------------------------------------
 
 
 def as_npz(path: Path, **arrays: np.ndarray) -> Path:

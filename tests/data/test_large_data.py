@@ -1,4 +1,4 @@
-"""Data that stays in its file: what is read is what is there, nothing is held whole, and what is damaged is refused."""
+"""Data that stays in its file: it is read correctly, never held in memory as a whole, and rejected if it is damaged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _all_stay_in_their_files(monkeypatch):
 
 
 def held(path, model):
-    """What the training part's rows are."""
+    """The rows of the training part."""
     splits = open_data(path, model)
     (array,) = splits.train.rows.arrays.values()
     return splits, array
@@ -85,7 +85,7 @@ def test_a_row_that_is_not_there(tmp_path, model):
 
 
 def test_an_archive_of_more_than_32_bits_knows(tmp_path, model):
-    """zip64 entries and an extra field in the header beside the content, which the directory does not have."""
+    """zip64 entries, and an extra field in the local header that the directory does not have."""
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y)
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
@@ -98,12 +98,12 @@ def test_an_archive_of_more_than_32_bits_knows(tmp_path, model):
 
 
 def test_an_archive_behind_something_else(tmp_path, model):
-    """As a self-extracting one: places are those in the file."""
+    """Like a self-extracting archive: offsets are those in the file."""
     np.savez(tmp_path / "plain.npz", x=X, y=Y)
     behind = tmp_path / "d.npz"
     behind.write_bytes(b"PK" + b"#" * 99 + (tmp_path / "plain.npz").read_bytes())
     with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
-        open_data(behind, model)  # numpy does not take it for an .npz either
+        open_data(behind, model)  # numpy does not recognise it as an .npz either
 
 
 def test_what_is_compressed_is_read_at_once(tmp_path, model):
@@ -165,7 +165,7 @@ def test_an_npy_by_another_name_has_no_labels(tmp_path, model):
 
 
 def test_several_inputs(tmp_path):
-    """A folder of files that are called as the inputs are."""
+    """A folder of files with the names of the inputs."""
     given = arrays()
     for name, array in given.items():
         np.save(tmp_path / f"{name}.npy", array)
@@ -239,7 +239,7 @@ def test_a_wrong_checksum_is_seen(tmp_path, model):
 
 
 def test_a_header_that_lies_is_refused(tmp_path, model):
-    """The length of the name in the header beside the content is another than in the directory."""
+    """The length of the name in the local header differs from that in the directory."""
     np.savez(tmp_path / "d.npz", x=X, y=Y)
     content = bytearray((tmp_path / "d.npz").read_bytes())
     at = content.index(b"PK\x03\x04")

@@ -1,4 +1,4 @@
-"""Pictures for inputs of every order and type: arrays, files, their orientation, and what is resized unasked."""
+"""Pictures for inputs of every order and type: arrays, files, their orientation, and automatic resizing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from adabet_onnx.model.open import Model
 from adabet_onnx.training.evaluation import predict
 
 ORIENTATION = 0x0112
-# How a viewer shows stored rows and columns, by the eight values of the EXIF tag.
+# The displayed picture for the eight values of the EXIF tag.
 SHOWN = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -39,7 +39,7 @@ SHOWN = {
 def taken(
     model: Model, data: object, layout: object = None, *, allow_resize: bool = False, used: object = NONE
 ) -> tuple[np.ndarray, str]:
-    """What the model's one input gets, and the line that says so."""
+    """The array fed to the model's only input, and the line that reports it."""
     train = open_data(Data(data, layout=layout, allow_resize=allow_resize), model).train
     feeder = Feeder(model, used)
     (array,) = feeder.feeds(train, np.arange(len(train))).values()
@@ -178,7 +178,7 @@ def test_floats_that_are_hardly_pictures():
 
 
 def test_pixels_that_fit_turned_or_resized_are_asked_about(rng):
-    """640 x 480 for an input of 480 x 640: rows for columns, or pictures that lie."""
+    """640 x 480 for an input of 480 x 640: swapped axes, or rotated pictures."""
     data = rng.integers(0, 256, (2, 24, 32), dtype=np.uint8)
     model = open_model(inputs.flat(1, 32, 24))
     with pytest.raises(DataError, match="several ways"):
@@ -318,10 +318,10 @@ def test_an_orientation_that_does_not_exist_changes_nothing(tmp_path, rng, orien
 
 
 def test_the_same_scene_is_of_the_same_class_however_it_is_stored(tmp_path):
-    """Bright above, as phones store it: what onnxruntime gives for the upright picture, for all of them."""
+    """A picture with a bright top, as phones store it: always the result of onnxruntime for the upright picture."""
     scene = np.zeros((64, 48, 3), np.uint8)
     scene[:32] = 255
-    back = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # which turn undoes a turn
+    back = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # the rotation that undoes each
     for orientation, undone in back.items():
         save(tmp_path / f"{orientation}.jpg", Image.fromarray(np.ascontiguousarray(SHOWN[undone](scene))), orientation)
     model = inputs.bright_above()

@@ -1,4 +1,4 @@
-"""Integers in range, the line that says what data was taken for, and that every command takes it for the same."""
+"""Integers in range, the line that reports how data was interpreted, and the same interpretation in every command."""
 
 from __future__ import annotations
 
@@ -168,12 +168,12 @@ def test_sizes_in_words(have, want, step):
     assert resize_step(have, want) == step
 
 
-# --- every command takes data for the same ---------------------------------------------------------------------------
+# --- every command interprets data the same way------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory) -> Path:
-    """model.onnx (6, 20), and the same samples, labelled by what it answers, as (N, C, T) and as (N, T, C)."""
+    """model.onnx (6, 20), and the same samples, labelled by its predictions, as (N, C, T) and as (N, T, C)."""
     folder = tmp_path_factory.mktemp("series")
     x = np.random.default_rng(0).standard_normal((60, 6, 20)).astype(np.float32)
     middle = np.median(np.diff(tiny.run(inputs.convolution(6, 20), x)))
@@ -279,7 +279,7 @@ def test_the_whole_job(series, tmp_path, checked_here):
 
 
 def test_a_comparison(series, tmp_path, monkeypatch):
-    """What is read in a layout here is read so where strategies are trained, and on the old domain."""
+    """A layout also applies where strategies are trained, and on the old domain."""
     monkeypatch.setattr("adabet_onnx.study.runner.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
     plan = Plan(("head",), seeds=1, epochs=1, rates=(1e-4,), scoring=Scoring(samples=32, subsets=2))
     data, old = series / "ntc2.npz", series / "ntc.npz"

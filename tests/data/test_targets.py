@@ -1,4 +1,4 @@
-"""Labels against outputs: of one shape up to axes of size 1, or refused with both shapes; never broadcast."""
+"""Labels against outputs: equal shapes up to axes of size 1, or rejected with both shapes; never broadcast."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def cross_entropy(outputs, labels, axis):
 
 
 def both_named(found, expected):
-    """A pattern with both shapes in it, found after expected."""
+    """A pattern for a message with both shapes, the expected one first."""
     first, second = (re.escape(f"({', '.join(map(str, shape))}") for shape in (("N", *expected), (COUNT, *found)))
     return f"{first},?\\).*{second},?\\)"
 
@@ -147,7 +147,7 @@ def test_class_indices_fit_up_to_axes_of_one(shape, tmp_path, rng):
 
 
 def test_one_channel_of_pixels(backend, tmp_path, checked_here):
-    """(N, 1, H, W) against (N, H, W): 1.4399 was printed for 1.4642."""
+    """(N, 1, H, W) against (N, H, W): 1.4399 was printed instead of 1.4642."""
     proto = shaped.one_conv()
     x = np.random.default_rng(0).random((64, 3, 16, 16)).astype(np.float32)
     y = x.mean(1)
@@ -164,7 +164,7 @@ def test_one_channel_of_pixels(backend, tmp_path, checked_here):
 
 
 def test_a_number_per_sample_from_end_to_end(backend, tmp_path, monkeypatch, capsys, checked_here):
-    """Outputs of shape (N,): every command; evaluate printed 0.5958 for 0.6113."""
+    """Outputs of shape (N,): every command; evaluate printed 0.5958 instead of 0.6113."""
     monkeypatch.chdir(tmp_path)
     proto = shaped.squeezed()
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
@@ -278,7 +278,7 @@ def test_which_axis_holds_the_classes():
 
 
 def test_a_batch_needs_a_label_per_sample(backend, tmp_path, rng):
-    """Whoever drives a session without the trainer: one label must not count for all."""
+    """Without the trainer, a session must not apply one label to all samples."""
     model = open_model(shaped.outputs_of((3,)))
     manifest = make_artifacts(model, whole(model), tmp_path / "a", backend=backend, loss="mse", check=False)
     session = manifest.session(manifest.initial)

@@ -1,4 +1,4 @@
-"""Deltas: what is saved is what was trained, applied it is the exported model, and what does not fit is refused."""
+"""Deltas: they hold the trained values, give the exported model when applied, and are rejected if they do not fit."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def outputs(path: Path) -> np.ndarray:
 
 
 def test_parts_of_tensors(tmp_path):
-    """Where some channels are trained, the delta has those alone, and the model the others as they were."""
+    """If only some channels are trained, the delta has only those, and the model keeps the others."""
     folder = trained(tmp_path / "artifacts", channels=True)
     found = save_delta(folder, tmp_path / "personal.safetensors")
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -201,7 +201,7 @@ def test_of_the_other_backend(tmp_path):
 
 @pytest.mark.parametrize("channels", [False, True])
 def test_applied_to_a_package_it_is_the_personal_model(tmp_path, channels):
-    """The package begins with the model's own values; with the file in its place it computes what was trained."""
+    """The package starts with the model's own values; with the file replaced, it is the trained model."""
     folder = trained(tmp_path / "artifacts", channels=channels)
     save_delta(folder, tmp_path / "personal.safetensors")
     export_model(folder, tmp_path / "exported.onnx")
@@ -340,7 +340,7 @@ def test_files_that_are_not_there(tmp_path, artifacts):
 
 
 def test_a_byte_that_changed_anywhere_is_seen(delta):
-    """In the numbers always; in the header unless the name of the entry or of a tensor is what changed."""
+    """In the numbers always; in the header, unless the name of the entry or of a tensor changed."""
     whole, rng = delta.read_bytes(), np.random.default_rng(7)
     (length,) = struct.unpack("<Q", whole[:8])
     seen = 0

@@ -1,4 +1,4 @@
-"""What an app does with the Kotlin library, and docs/app-android.md: each block of code in it is compiled or run."""
+"""The app on top of the Kotlin library, and docs/app-android.md, of which each block of code is compiled or run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def app() -> Jvm:
 
 
 def adabet(line: str, folder: Path) -> None:
-    """Run a command as the page has it."""
+    """Run a command of the page."""
     words = shlex.split(line)
     assert words[0] == "adabet-onnx"
     run(sys.executable, "-m", "adabet_onnx", *words[1:], cwd=folder)
@@ -51,7 +51,7 @@ def adabet(line: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(app, tmp_path_factory) -> tuple[Path, list[str]]:
-    """Where the page's first command and the checks have run, and what these printed."""
+    """The folder in which the page's first command and the checks ran, and the output of the checks."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(DEMO / "digits.onnx", folder / "model.onnx")
     make, _ = blocks("bash")

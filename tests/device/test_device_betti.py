@@ -45,7 +45,7 @@ def compiled(folder: Path, *options: str) -> Path:
 
 
 def _declared(folder: Path, options: tuple[str, ...]) -> list[str]:
-    """What has the runner's allocation functions declared, where they are asked for."""
+    """Options that declare the runner's allocation functions, if requested."""
     if not set(ALLOCATIONS) & set(options):
         return []
     header = folder / "failing.h"
@@ -90,7 +90,7 @@ def test_the_file_has_what_it_is_for(cases):
     assert any(np.isinf(distance).any() for _, _, distance in cases)
     assert sum(width == 8 for width, _, _ in cases) == 40
     for width, number, distance in cases:
-        if width == 8 and len(distance) > 4:  # as they are, without being rounded, another number
+        if width == 8 and len(distance) > 4:  # without rounding, the number would differ
             ranks = np.unique(distance, return_inverse=True)[1].reshape(distance.shape)
             assert first_betti_number(ranks) != number
 
@@ -112,7 +112,7 @@ def test_a_port_counts_subsets(port, cases, rng, tmp_path):
     for _, _, distance in cases:
         points = len(distance)
         subsets = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
-        subsets += [rng.integers(0, points, len(subsets[0])) for _ in range(2)]  # with points given twice
+        subsets += [rng.integers(0, points, len(subsets[0])) for _ in range(2)]  # with repeated points
         content += struct.pack("<II", len(subsets), len(subsets[0])) + np.stack(subsets).astype("<u4").tobytes()
         expected.append(Loops(distance).count(subsets))
     (tmp_path / "subsets").write_bytes(content)
@@ -121,7 +121,7 @@ def test_a_port_counts_subsets(port, cases, rng, tmp_path):
 
 
 def said_of(port, distance: np.ndarray, folder: Path) -> str:
-    """What a port says of a whole matrix."""
+    """The output of a port for a whole matrix."""
     (folder / "matrix").write_bytes(distance.astype("<f8").tobytes())
     return run(*port, "matrix", folder / "matrix").stdout.strip()
 
@@ -129,18 +129,18 @@ def said_of(port, distance: np.ndarray, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("row", "column", "value", "in_c", "in_typescript"),
     [
-        (1, 2, np.nan, "a distance is not a number (NaN)", "NaN; a number is expected that is not negative"),
-        (1, 2, -1, "a distance is negative", "-1; a number is expected that is not negative"),
-        (1, 2, -1e-300, "a distance is negative", "-1e-300; a number is expected that is not negative"),
-        (1, 2, -np.inf, "a distance is negative", "-Infinity; a number is expected that is not negative"),
+        (1, 2, np.nan, "a distance is not a number (NaN)", "NaN; expected a number that is not negative"),
+        (1, 2, -1, "a distance is negative", "-1; expected a number that is not negative"),
+        (1, 2, -1e-300, "a distance is negative", "-1e-300; expected a number that is not negative"),
+        (1, 2, -np.inf, "a distance is negative", "-Infinity; expected a number that is not negative"),
         (
             2,
             1,
             1.1,
-            "the distance from one point to another is not the distance back",
-            "1.1; back it is 1; the same is expected",
+            "the matrix of distances is not symmetric",
+            "1.1; expected that of the other direction, 1",
         ),
-        (3, 3, 1, "the distance of a point to itself is not 0", "1; a point is expected at distance 0 from itself"),
+        (3, 3, 1, "the distance of a point to itself is not 0", "1; expected 0 from a point to itself"),
     ],
 )
 def test_what_is_no_distance_is_refused(port, row, column, value, in_c, in_typescript, tmp_path):

@@ -70,7 +70,7 @@ def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(demo):
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected")}
     before = {path.name: path.read_bytes() for path in demo.package.iterdir()}
     printed = demo.run("fit", **files, epochs=2, batch=16, rate=0.005, seed=3)
@@ -269,7 +269,7 @@ def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):
         path for path in tmp_path.iterdir() if path.name not in ("progress", "delta", "straight", "straight.delta")
     ]
     line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
-    assert "is of another training: seed 3, " in line
+    assert "belongs to another training run: seed 3, " in line
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
@@ -283,7 +283,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:
-    """Command, options and message of what users and senders get wrong."""
+    """Command, options and message for mistakes of users and senders."""
     x, y = place(demo, "x"), place(demo, "y")
     (folder / "short").write_bytes(x.read_bytes()[:-4])
     labels = np.fromfile(y, "<i8")
@@ -308,18 +308,22 @@ def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, o
         "a sample cut": (
             "score",
             {"x": folder / "short"},
-            "wrong shape: data: 'input' has .* no whole number of samples",
+            "wrong shape: data: 'input' has .* expected a multiple of that",
         ),
         "a label": ("fit", {"x": x, "y": folder / "labels"}, "wrong label: data: label 7 is 10; expected 0 to 9"),
-        "labels": ("fit", {"x": x, "y": folder / "fewer"}, "wrong shape: .* labels of 299 samples, and 300 samples"),
-        "no labels": ("fit", {"x": x}, "usage: data: there is no array for 'labels'"),
-        "NaN": ("fit", {"x": folder / "nan", "y": y}, "not finite: the loss is -?nan in step 1: take a smaller"),
+        "labels": ("fit", {"x": x, "y": folder / "fewer"}, "wrong shape: .* labels for 299 samples, but 300 samples"),
+        "no labels": ("fit", {"x": x}, "usage: data: the array for 'labels' is missing"),
+        "NaN": ("fit", {"x": folder / "nan", "y": y}, "not finite: the loss is -?nan in step 1: use a learning rate"),
         "NaN scored": ("score", {"x": folder / "nan"}, "not finite: the activation of layer 'stem.conv' is not finite"),
-        "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* smaller"),
+        "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* below"),
         "another model": ("save", {"from": folder / "other"}, "wrong model: .*: 'model_sha256' is 0+; expected 5321"),
-        "cut short": ("save", {"from": folder / "cut"}, "wrong file: .*cut: '.*' has no dtype, shape and place within"),
-        "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data have the SHA-256"),
-        "no runtime": ("show", {"onnxruntime": "/nowhere.so"}, "runtime: ONNX Runtime is not there: /nowhere.so"),
+        "cut short": (
+            "save",
+            {"from": folder / "cut"},
+            "wrong file: .*cut: '.*' has no valid dtype, shape",
+        ),
+        "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data has the SHA-256"),
+        "no runtime": ("show", {"onnxruntime": "/nowhere.so"}, "runtime: ONNX Runtime cannot be loaded: /nowhere.so"),
     }
 
 
@@ -329,7 +333,7 @@ def test_refusals_say_what_was_wrong(demo, tmp_path):
         assert re.search(pattern, demo.fails(command, **options)), what
     few = tmp_path / "few"
     few.write_bytes(place(demo, "x").read_bytes()[: 7 * 1024])
-    assert demo.fails("score", x=few) == "too few: there are 7 samples; scoring takes 8 or more"
+    assert demo.fails("score", x=few) == "too few: there are 7 samples; scoring needs at least 8"
 
 
 def test_a_newer_runtime_is_asked_for(changed):

@@ -1,4 +1,4 @@
-"""A hundred damaged packages under AddressSanitizer: an error each, with a message, no crash, nothing half written."""
+"""A hundred damaged packages under AddressSanitizer: an error message each, no crash, nothing half-written."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def runner(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """A small one, in which there is a file of each kind."""
+    """A small package with a file of each kind."""
     return small_package(tmp_path_factory.mktemp("package"))
 
 
 def tried(
     runner: Path, package: Path, damages: dict[str, Damage], out: Path, *more: str
 ) -> Iterator[tuple[str, str, str, str]]:
-    """For each damage: its name, what was done last, the error's name, and the message."""
+    """For each damage: its name, the last stage, the error's name, and the message."""
     folders = damaged_copies(package, damages.values(), out.parent)
     out.mkdir()
     command = [str(runner), str(package.parent / "x"), str(package.parent / "y"), str(out), *more]
@@ -54,7 +54,7 @@ def tried(
 def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(runner, package, tmp_path):
 
     assert len(ALL) >= 100
-    wrong, whole_epochs = [], []  # where only predictions fail, what was trained is on the disk before
+    wrong, whole_epochs = [], []  # if only predictions fail, the trained values were written before
     found = tried(runner, package, {n: d for n, (d, _) in ALL.items()}, tmp_path / "out")
     for i, (name, stage, code, message) in enumerate(found):
         if stage == "predict":
@@ -68,7 +68,7 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(runne
 
 
 def test_bits_of_graphs_and_values_do_not_crash_it(runner, package, tmp_path):
-    """Some of these packages are as good as the whole one: only a crash is wrong."""
+    """Some of these packages still work: only a crash is wrong."""
     found = list(tried(runner, package, bits_of_graphs(), tmp_path / "out"))
     assert any(code != "ok" for _, _, code, _ in found)
     assert all(message for _, _, code, message in found if code != "ok")
@@ -82,7 +82,7 @@ def test_the_whole_package_works(runner, package, tmp_path):
 
 
 def test_no_lack_of_memory_crashes_it(runner, package, tmp_path):
-    """Allocations fail, one in each try: an error each time, no leak, and in the end everything succeeds."""
+    """One allocation fails per attempt: each gives an error and no leak, until an attempt succeeds."""
     whole = {"nothing": lambda _: None}
     [(_, stage, code, message)] = tried(runner, package, whole, tmp_path / "out", "11")
     assert (stage, code) == ("save", "ok")

@@ -87,7 +87,7 @@ def murmur(x: int) -> int:
 
 
 def test_numbers_are_those_of_a_formula():
-    """The i-th number is a function of i alone: no state to be carried."""
+    """The i-th number is a function of i alone, without state."""
     for seed, stream in ((0, 0), (1, 2), (2**32 - 1, 77)):
         random = RandomNumbers(seed, stream)
         for i in range(1, 100):

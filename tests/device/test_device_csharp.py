@@ -89,7 +89,7 @@ def test_first_betti_numbers_are_those_of_ripser(csharp, rng, tmp_path):
         lengths = np.frombuffer(content, f"<f{width}", points * (points - 1) // 2, at + 8)
         at += 8 + lengths.nbytes
         chosen = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
-        chosen += [rng.integers(0, points, len(chosen[0])) for _ in range(2)]  # with points given twice
+        chosen += [rng.integers(0, points, len(chosen[0])) for _ in range(2)]  # with repeated points
         subsets += struct.pack("<II", len(chosen), len(chosen[0])) + np.stack(chosen).astype("<u4").tobytes()
         numbers.append(str(number))
         distance = squareform(lengths.astype(float)) if points > 1 else np.zeros((1, 1))
@@ -199,7 +199,7 @@ def test_raw_numbers_are_preprocessed(csharp, tmp_path, bgr):
 
 
 def of_model(csharp: Compiled, folder: Path, model: onnx.ModelProto, x: tuple[np.ndarray, ...], y: np.ndarray, **how):
-    """A package of a small model, all of which is trained, and its data in files."""
+    """A package of a small model with all layers trained, and its data in files."""
     opened = open_model(model)
     selection = select(opened, strategy="all")
     make_artifacts(
@@ -289,7 +289,7 @@ def test_several_inputs(csharp, rng, tmp_path):
     done = subprocess.run([*command, "--x", tmp_path / "short"], capture_output=True, text=True, env=csharp.environment)
     assert done.stderr == 'WrongShape: The input "one" has 20 samples, "two" has 19.\n'
     assert made.fails("predict", x=tmp_path / "x0", out=tmp_path / "out").startswith(
-        "usage: --x must be there once for"
+        "usage: --x must be given once for"
     )
 
 
@@ -318,7 +318,7 @@ def test_a_wrong_command_line_is_told(demo):
     assert demo.fails("fit", y="nothing").startswith("usage: --")
     assert demo.fails("show", nothing=1) == "usage: --nothing is not an option."
     assert demo.fails("sing") == "usage: sing is not a command."
-    assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out must be there")
+    assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out can be given")
 
 
 def test_every_public_name_is_documented(csharp, tmp_path):

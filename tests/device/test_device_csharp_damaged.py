@@ -1,4 +1,4 @@
-"""A hundred damaged packages in C#: an error each, which names what is wrong, no crash, and nothing written."""
+"""A hundred damaged packages in C#: each gives an error that names the cause, no crash, and nothing written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def csharp(tmp_path_factory) -> Compiled:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Path:
-    """A small one, in which there is a file of each kind."""
+    """A small package with a file of each kind."""
     return small_package(tmp_path_factory.mktemp("package"))
 
 
 def tried(
     csharp: Compiled, package: Path, damages: dict[str, Damage], out: Path
 ) -> Iterator[tuple[str, str, str, str]]:
-    """For each damage: its name, what was done last, the error's name, and the message."""
+    """For each damage: its name, the last stage, the error's name, and the message."""
     folders = damaged_copies(package, damages.values(), out.parent)
     out.mkdir()
     given = "".join(f"{folder}\n" for folder in folders)
@@ -38,7 +38,7 @@ def tried(
 
 def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_written(csharp, package, tmp_path):
     assert len(ALL) >= 100
-    wrong, whole_epochs = [], []  # where only predictions fail, what was trained is on the disk before
+    wrong, whole_epochs = [], []  # if only predictions fail, the trained values were written before
     found = tried(csharp, package, {name: damage for name, (damage, _) in ALL.items()}, tmp_path / "out")
     for i, (name, stage, error, message) in enumerate(found):
         if stage == "predict":
@@ -51,7 +51,7 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_written(csharp, pa
 
 
 def test_bits_of_graphs_and_values_do_not_crash_it(csharp, package, tmp_path):
-    """Some of these packages are as good as the whole one: only a crash is wrong."""
+    """Some of these packages still work: only a crash is wrong."""
     found = list(tried(csharp, package, bits_of_graphs(), tmp_path / "out"))
     assert any(error != "none" for _, _, error, _ in found)
     assert all(message for _, _, error, message in found if error != "none")

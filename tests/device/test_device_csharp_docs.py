@@ -1,4 +1,4 @@
-"""docs/app-dotnet.md: every block of it is run or compiled and run, in its order; and the project files."""
+"""docs/app-dotnet.md: every block is run or compiled and run, in order; and the project files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""samples/csharp and its files: deltas for Python, progress, kills, full disks, and deltas of strangers."""
+"""samples/csharp and its files: deltas for Python, progress, kills, full disks, and foreign deltas."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo(csharp, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(demo):
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {
         name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected", "model")
     }
@@ -109,7 +109,7 @@ def test_what_is_saved_from_progress_is_what_training_saved(demo, tmp_path):
     content["entries"][0]["name"] = "other"
     (tmp_path / "device" / "device.json").write_text(json.dumps(content))
     line = Program(demo.compiled, tmp_path / "device").fails("save", **{"from": place(demo, "delta")})
-    assert line == 'WrongModel: delta is of the entry "layers", which the package does not have.'
+    assert line == 'WrongModel: delta is for the entry "layers", which the package does not have.'
 
 
 def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):
@@ -135,7 +135,7 @@ def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):
     for name in ("progress", "delta"):
         assert (tmp_path / name).read_bytes() == (other / name).read_bytes()
     line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
-    assert "is of another training: seed 3, " in line
+    assert "belongs to another training run: seed 3, " in line
 
 
 def test_a_full_disk_is_an_error_that_leaves_what_was_there(demo, tmp_path):
@@ -147,7 +147,7 @@ def test_a_full_disk_is_an_error_that_leaves_what_was_there(demo, tmp_path):
                 command, capture_output=True, text=True, env=environment, restore_signals=False, check=False
             )
         assert done.stderr.startswith(f"Storage: {tmp_path / 'p'} cannot be written: "), done.stderr
-        assert done.stderr.endswith("Make room, or take another place.\n")
+        assert done.stderr.endswith("Free some space, or choose another path.\n")
         assert not list(tmp_path.iterdir())
 
 
@@ -167,7 +167,7 @@ def test_a_delta_in_another_order_is_the_same(demo, tmp_path):
 
 
 def wrong_deltas(demo: Program, folder: Path) -> dict[str, str]:
-    """Files that are no delta of this entry, and what must be said of each."""
+    """Files that are not a delta of this entry, and the expected message for each."""
     whole, metadata = place(demo, "delta").read_bytes(), {}
     header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
     body = whole[8 + int.from_bytes(whole[:8], "little") :]
@@ -212,7 +212,7 @@ def wrong_deltas(demo: Program, folder: Path) -> dict[str, str]:
         "cut": r"WrongFile\t.*the end of the file",
         "empty": r"WrongFile\t.*0 bytes",
         "of a huge header": r"WrongFile\t.*header",
-        "no JSON": r"WrongFile\t.*no valid JSON",
+        "no JSON": r"WrongFile\t.*not valid JSON",
         "not finite": r"NotFinite\t",
         "nowhere": r"WrongFile\tnowhere cannot be read",
     }

@@ -1,4 +1,4 @@
-"""device.json: what is right is read, what is damaged is refused in a sentence; the schema and the reader agree."""
+"""device.json: valid files are read, damaged ones rejected with a message; the schema and the reader agree."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refused(folder: Path, *words: str) -> str:
 
 
 def refusal(function: Callable[..., object], *arguments: object) -> str | None:
-    """What a function refuses its arguments with."""
+    """The error message of a function for its arguments."""
     try:
         function(*arguments)
     except RecordError as error:
@@ -64,7 +64,7 @@ def refusal(function: Callable[..., object], *arguments: object) -> str | None:
     return None
 
 
-# --- what is right ---------------------------------------------------------------------------------------------------
+# --- valid files -----------------------------------------------------------------------------------------------------
 
 
 def test_a_package_is_read(package):
@@ -138,7 +138,7 @@ def test_a_personal_model_is_one_of_the_package(package):
 
 @pytest.mark.parametrize("packing", [Packing(), Packing(scoring=None, profile="mobile")])
 def test_what_is_written_is_read(tmp_path, packing, checked_here):
-    """By the package's own writer, after a training that found its rate by itself."""
+    """By the package's own writer, after a training that searched its rate."""
     model, rng = open_model(tiny.conv_net()), np.random.default_rng(0)
     x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
     make_artifacts(model, select(model, strategy="head"), tmp_path / "artifacts", check=False)
@@ -179,7 +179,7 @@ def mutants(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def test_schema_and_reader_refuse_the_same(package):
-    """Each by itself: what one entry says of another is no matter of the schema, and checked apart."""
+    """Each entry by itself: relations between entries are not part of the schema, and tested separately."""
     content = json.loads((package / "device.json").read_text())
     validator, path = Draft202012Validator(SCHEMA), package / "device.json"
     assert validator.is_valid(content)
@@ -198,7 +198,7 @@ def test_schema_and_reader_refuse_the_same(package):
     assert seen[True] > 100
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- invalid files ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,9 +270,9 @@ def test_links_may_not_lead_out_of_the_folder(tmp_path, package):
 
 
 def test_damaged_packages_are_refused(package):
-    """A byte changed, a file cut short or longer: of any file, anywhere, and never anything but a sentence.
+    """A changed byte, or a truncated or extended file, anywhere in any file, always gives an error message.
 
-    A changed byte of device.json may leave it right where it lies in a text that only people read: then it is read.
+    A changed byte of device.json may leave it valid if it is in a text for people: then it is read.
     """
     rng, names = np.random.default_rng(3), sorted(path.name for path in package.iterdir())
     harmless = 0
@@ -299,5 +299,5 @@ def test_damaged_packages_are_refused(package):
 
 
 def test_the_description_in_the_tests_is_not_the_schema():
-    """Without files nothing is right: what the tests change is what makes the difference."""
+    """Without files it is not valid, so the tests' changes matter."""
     assert not Draft202012Validator(SCHEMA).is_valid(description())

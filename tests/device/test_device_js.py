@@ -1,4 +1,4 @@
-"""samples/web/core in node and WebAssembly: it scores, trains and carries as Python does, and refuses what is wrong."""
+"""samples/web/core in node and WebAssembly: it scores, trains and saves as Python does, and rejects errors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def task(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def trained(request, core, task, tmp_path_factory):
-    """What training on a runtime says, and the folder of what it made."""
+    """The report of training on a runtime, and the folder with its files."""
     output = tmp_path_factory.mktemp("trained")
     settings = {"epochs": EPOCHS, "batch": BATCH, "rate": RATE, "seed": SEED}
     before = hashes(task.folder / "device")
@@ -240,7 +240,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_packages(core, tmp_path, kind):
-    """One sample at a time forward; labels that are numbers; a label for each pixel, some of which do not count."""
+    """Forward passes of one sample; labels that are numbers; a label for each pixel, some of them ignored."""
     made, layers, label_shape, loss = OTHERS[kind]
     model, rng, count = open_model(made()), np.random.default_rng(0), SAMPLES + HELD_OUT
     selection = select(model, strategy="all") if layers is None else select(model, layers=layers)

@@ -1,4 +1,4 @@
-"""Damaged and hostile packages: samples/web/core ends with one of its errors, whatever was done to the files."""
+"""Damaged and hostile packages: samples/web/core always fails with one of its own errors."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def flipped(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def behind_the_hash(content: dict, files: dict[str, bytes]) -> list[tuple[str, dict[str, bytes]]]:
-    """Damage that no hash shows."""
+    """Damage that no hash reveals."""
     entry, found = content["entries"][0], []
     graphs = [entry[what] for what in ("step", "evaluation", "prediction")] + [content["scoring"]["file"]]
     for name in graphs:
@@ -197,7 +197,7 @@ def test_every_damage_ends_with_an_error_of_ours(core, package, runtime):
         if error is None:
             assert not must, f"{name}: nothing was found wrong"
             continue
-        assert error["code"] in CODES, (name, error)  # not "runtime": what was wrong is told
+        assert error["code"] in CODES, (name, error)  # not "runtime": the error must name the cause
         assert len(error["message"]) > 20, (name, error)
 
 

@@ -1,4 +1,4 @@
-"""The pieces of samples/web/core: random numbers, hashes, files and pictures as the format has them; module types."""
+"""The pieces of samples/web/core: random numbers, hashes, files and pictures according to the format; module types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""samples/android's library and samples/java beside Python: losses, scores, deltas; kills, full disks, refusals."""
+"""samples/android's library and samples/java against Python: losses, scores, deltas; kills, full disks, errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(demo) -> list[str]:
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected")}
     before = {path.name: path.read_bytes() for path in demo.package.iterdir()}
     printed = demo.run("fit", **files, epochs=2, batch=16, rate=0.005, seed=3)
@@ -278,7 +278,7 @@ def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):
         path for path in tmp_path.iterdir() if path.name not in ("progress", "delta", "straight", "straight.delta")
     ]
     line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
-    assert "is of another training: seed 3, " in line
+    assert "belongs to another training run: seed 3, " in line
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
@@ -297,7 +297,7 @@ def test_a_lack_of_memory_is_an_error_that_leaves_nothing(demo, tmp_path):
     words.insert(1, "-XX:MaxDirectMemorySize=64k")
     done = subprocess.run(words, capture_output=True, text=True, env=demo.jvm.environment(), check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("no memory: there is not enough memory for the trained values: take a smaller batch")
+    assert done.stderr.startswith("no memory: there is not enough memory for the trained values: use a smaller batch")
     assert not list(tmp_path.iterdir())
 
 
@@ -310,7 +310,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_packages(kind, demo, tmp_path):
-    """Labels that are numbers; a label for each pixel, some of which do not count."""
+    """Labels that are numbers; a label for each pixel, some of them ignored."""
     made, label_shape, loss = OTHERS[kind]
     model, rng = open_model(made()), np.random.default_rng(0)
     selection, choices = select(model, strategy="all"), Choices(loss=loss)
@@ -343,7 +343,7 @@ def test_other_packages(kind, demo, tmp_path):
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:
-    """Command, options and message of what users and senders get wrong."""
+    """Command, options and message for mistakes of users and senders."""
     x, y = place(demo, "x"), place(demo, "y")
     (folder / "short").write_bytes(x.read_bytes()[:-4])
     labels = np.fromfile(y, "<i8")
@@ -363,27 +363,27 @@ def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, o
     damaged[-9] ^= 1
     (folder / "damaged").write_bytes(damaged)
     no_class = "wrong label: data: label 7 is 10; expected 0 to 9"
-    no_place = "wrong file: .*cut is wrong: '.*' has no dtype, shape and place within"
+    no_place = "wrong file: .*cut is wrong: '.*' has no valid dtype, shape and offsets"
     return {
-        "a sample cut": ("score", {"x": folder / "short"}, "wrong shape: data: 'input' has .* no whole number of"),
+        "a sample cut": ("score", {"x": folder / "short"}, "wrong shape: data: 'input' has .* expected a multiple"),
         "a label": ("fit", {"x": x, "y": folder / "labels"}, no_class),
-        "labels": ("fit", {"x": x, "y": folder / "fewer"}, "wrong shape: .* labels of 299 samples, and 300 samples"),
+        "labels": ("fit", {"x": x, "y": folder / "fewer"}, "wrong shape: .* labels for 299 samples, but 300 samples"),
         "no labels": ("fit", {"x": x}, "usage: data: there are no labels"),
         "no batch": ("fit", {"x": x, "y": y, "batch": 0}, "usage: a batch size of 0 and 5 epochs"),
-        "NaN": ("fit", {"x": folder / "nan", "y": y}, "not finite: the loss is NaN in step 1: take a smaller"),
+        "NaN": ("fit", {"x": folder / "nan", "y": y}, "not finite: the loss is NaN in step 1: use a learning rate"),
         "NaN scored": ("score", {"x": folder / "nan"}, "not finite: the activation of layer 'stem.conv' is not finite"),
-        "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* smaller"),
+        "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* below"),
         "an entry": ("fit", {"x": x, "y": y, "entry": "no"}, "usage: there is no entry 'no'; the package has 'layers'"),
         "another model": ("save", {"from": folder / "other"}, "wrong model: .*: 'model_sha256' is 0+; expected 5321"),
-        "another entry": ("save", {"from": folder / "unknown"}, "wrong model: .* is of the entry 'none', which"),
-        "no hash": ("save", {"from": folder / "unsigned"}, "wrong hash: .*unsigned: its data have the SHA-256"),
+        "another entry": ("save", {"from": folder / "unknown"}, "wrong model: .* is for the entry 'none', which"),
+        "no hash": ("save", {"from": folder / "unsigned"}, "wrong hash: .*unsigned: its data has the SHA-256"),
         "cut short": ("save", {"from": folder / "cut"}, no_place),
         "cut shorter": (
             "save",
             {"from": folder / "header"},
             "wrong file: .*header is not a safetensors file: 100 bytes",
         ),
-        "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data have the SHA-256"),
+        "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data has the SHA-256"),
         "nothing": ("save", {"from": folder / "none"}, "wrong file: .*none cannot be read: No such file"),
         "a folder": ("save", {"from": folder}, "wrong file: .* is not a file"),
         "nowhere": ("save", {"from": place(demo, "delta"), "delta": "/nowhere/d"}, "storage: /nowhere/d cannot be"),
@@ -398,7 +398,7 @@ def test_refusals_say_what_was_wrong(demo, tmp_path):
         assert re.match(pattern, line), (what, line)
     few = tmp_path / "few"
     few.write_bytes(place(demo, "x").read_bytes()[: 7 * 1024])
-    assert demo.fails("score", x=few) == "too few: there are 7 samples; scoring takes 8 or more"
+    assert demo.fails("score", x=few) == "too few: there are 7 samples; scoring needs at least 8"
 
 
 def test_a_newer_runtime_is_asked_for(demo, tmp_path):

@@ -1,4 +1,4 @@
-"""Packages for devices: what is in them trains as the artifacts do, and keeps to the size that docs promise."""
+"""Packages for devices: they train like the artifacts, and stay within the documented size."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(path: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def stored(folder: Path, entry: dict, file: str) -> dict[str, np.ndarray]:
-    """Tensors of a file of the package; the optimizer's begin at zero."""
+    """Tensors of a file of the package; the optimizer's start at zero."""
     data, found = (folder / file).read_bytes(), {}
     for tensor in entry["tensors"]:
         shape, count = tensor["shape"], math.prod(tensor["shape"])
@@ -64,7 +64,7 @@ def stored(folder: Path, entry: dict, file: str) -> dict[str, np.ndarray]:
 
 
 def features(folder: Path, entry: dict, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a step begins with."""
+    """The inputs of a step."""
     made = {} if entry["frozen"] is None else run(folder / entry["frozen"], feeds)
     return {
         kept["name"]: made[kept["name"]] if kept["input"] is None else feeds[kept["input"]]
@@ -163,7 +163,7 @@ def test_a_package_trains_as_its_artifacts_do(tmp_path, name):
 
 
 def check_files(folder: Path, content: dict) -> None:
-    """What device.json says of files and tensors is so."""
+    """Check that device.json describes the files and tensors correctly."""
     assert json.loads((folder / "device.json").read_text()) == {k: v for k, v in content.items() if k != "left_out"}
     names = {path.name for path in folder.iterdir()} - {"device.json"}
     assert names == {file["name"] for file in content["files"]}
@@ -206,7 +206,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_the_personal_model_follows_one_small_file(tmp_path, trained):
-    """device.onnx, with selected.bin as trained, gives what the exported model gives."""
+    """device.onnx with the trained selected.bin gives the same as the exported model."""
     content = make_device(trained, tmp_path / "device", start="initial", packing=PLAIN)
     entry, device = content["entries"][0], tmp_path / "device"
     x = np.random.default_rng(0).standard_normal((5, 1, 16, 16)).astype(np.float32)
@@ -223,7 +223,7 @@ def test_the_personal_model_follows_one_small_file(tmp_path, trained):
 
 
 def test_what_it_begins_with(tmp_path, trained):
-    """The last training's values and settings, unless the model's are asked for; moments always begin at zero."""
+    """The last training's values and settings, unless the model's are requested; moments always start at zero."""
     last = make_device(trained, tmp_path / "trained", packing=PLAIN)
     first = make_device(trained, tmp_path / "initial", start="initial", packing=PLAIN)
     assert last["training"]["learning_rate"] == 0.01
@@ -270,7 +270,7 @@ def test_choices(tmp_path, choices):
 
 @pytest.mark.slow
 def test_channels(tmp_path):
-    """Of layers that are trained in part, selected.bin has the part, and the personal model the whole."""
+    """For partly trained layers, selected.bin has the trained part, and the personal model the whole tensor."""
     from adabet_onnx import Scoring
 
     scores = score(MODEL, DATA, scoring=Scoring(channels=True))
@@ -335,7 +335,7 @@ def test_mobile_graphs_take_one_sample(tmp_path, trained):
 
 
 def test_webgpu(tmp_path, trained):
-    """Graphs for training are in the forms of the profile; without one asked for, that of the artifacts counts."""
+    """Training graphs are in the forms of the profile; the default is that of the artifacts."""
     with pytest.raises(UsageError, match="Make the artifacts again with `profile='webgpu'`"):
         make_device(trained, tmp_path / "device", packing=Packing(profile="webgpu"))
     folder = artifacts(tmp_path, MODEL, choices=Choices(profile="webgpu"), strategy="last", rho=0.3)
@@ -459,7 +459,7 @@ def test_a_package_written_anew_takes_nothing_along(tmp_path, trained):
 
 
 def test_a_label_to_ignore_is_refused(tmp_path):
-    """A device knows -100 alone: another label would be trained as a class there."""
+    """Devices only ignore -100: another label would be trained as a class."""
     folder = artifacts(tmp_path, MODEL, choices=Choices(ignore_label=255), strategy="head")
     with pytest.raises(UsageError, match=r"ignore the label 255, .* Make them again without `ignore_label`"):
         make_device(folder, tmp_path / "device")
@@ -476,7 +476,7 @@ def test_nothing_that_can_be_trained(tmp_path, monkeypatch):
 
 
 def test_why_nothing_can_be_trained_is_what_stopped_the_first_choice(tmp_path):
-    model = tiny.mlp(classes=1)  # it has no normalisations either, which is not what stands in the way
+    model = tiny.mlp(classes=1)  # it has no normalisations either, but that is not the reason
     with pytest.raises(ModelError, match=r"no choice of layers can be trained: cross-entropy needs an output"):
         make_menu(model, tmp_path / "device")
     assert not (tmp_path / "device").exists()

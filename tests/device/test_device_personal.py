@@ -1,4 +1,4 @@
-"""A deployed model becomes personal by one small file: then it gives exactly what the exported model gives."""
+"""A deployed model becomes personal by one small file: its results then equal those of the exported model exactly."""
 
 from __future__ import annotations
 

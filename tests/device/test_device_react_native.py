@@ -1,4 +1,4 @@
-"""samples/react-native over a binding that treats arrays and models as onnxruntime-react-native does."""
+"""samples/react-native with a binding that handles arrays and models like onnxruntime-react-native."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BATCH, EPOCHS, RATE, SEED = 8, 2, 1e-3, 7  # ten steps in an epoch
 def app(tmp_path_factory):
     """The JavaScript of the sample, of the core, and of the code in docs/app-react-native.md.
 
-    It is compiled in the sample's own strict way; packages that are too large for tests are declared beside it.
+    It is compiled with the sample's strict options; declarations replace packages that are too large for tests.
     """
     node("typescript", "onnxruntime-node", "onnxruntime-common")
     folder = tmp_path_factory.mktemp("app")
@@ -57,14 +57,14 @@ def app(tmp_path_factory):
 
 
 def runnable(made: Path) -> Path:
-    """The same folder, so that node runs it: imports get endings, which apps do without, and packages."""
+    """The same folder for node: imports get file extensions, which apps omit, and packages are linked."""
     (made / "package.json").write_text('{"type": "module"}')
     for file in (made / "react-native").glob("*.js"):
         file.write_text(re.sub(r'(from "\./\w+)"', r'\1.js"', file.read_text()))
     packages = {
         "@adabet-onnx/core": 'export * from "../../../web/core/index.js";',
         "adabet-onnx-react-native-sample": """export * from "../../react-native/files.js";
-            export * from "../../react-native/session.js";""",  # but for the screen, which takes React
+            export * from "../../react-native/session.js";""",  # except for the screen, which needs React
     }
     for name, text in packages.items():
         package = made / "node_modules" / name
@@ -91,7 +91,7 @@ def data(name: str, shared: Path) -> tuple[Any, Any, tuple[np.ndarray, ...]]:
 
 @pytest.fixture(scope="module", params=["demo", "resnet20"])
 def task(request, app, shared, tmp_path_factory):
-    """A package, and what the jobs of tests/js/react_native.mjs are told."""
+    """A package, and the parameters of the jobs of tests/js/react_native.mjs."""
     from adabet_onnx.training import artifacts, selfcheck
     from adabet_onnx.training.manifest import load_manifest
 
@@ -162,7 +162,7 @@ def test_a_pause_is_one(task):
 
 
 def test_the_binding_reads_views_wrongly(task):
-    """So that equal losses mean that values were copied."""
+    """The binding ignores view offsets, so that equal losses prove that values were copied."""
     found = task[2]("views")
     assert found["view"] == found["first"] != found["copy"]
 

@@ -1,4 +1,4 @@
-"""The sample in Python: the package it trains becomes a personal model, and damaged ones are refused."""
+"""The sample in Python: the trained package becomes a personal model, and damaged ones are rejected."""
 
 from __future__ import annotations
 

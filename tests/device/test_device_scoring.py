@@ -1,4 +1,4 @@
-"""Scores by the rule of device packages, against the rule done by hand with ripser."""
+"""Scores by the rule of device packages, against an independent implementation with ripser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def package(tmp_path) -> Path:
 
 
 def by_hand(x: np.ndarray) -> dict[str, float]:
-    """The rule, word by word: one sample at a time, distances by math.dist, bars by ripser."""
+    """The literal rule: one sample at a time, distances by math.dist, bars by ripser."""
     session = onnxruntime.InferenceSession(scoring_graph().SerializeToString(), providers=["CPUExecutionProvider"])
     n = min(SAMPLES, len(x))
     rows = [session.run(["one", "two"], {"x": x[i : i + 1]}) for i in range(n)]
@@ -92,7 +92,7 @@ def test_what_cannot_be_scored(package, tmp_path):
 
 
 def test_layers_are_scored_as_score_does(tmp_path):
-    """Where no sketch is smaller than its activation, and all samples are the points of one number."""
+    """If no sketch is smaller than its activation, and all samples are the points of one number."""
     rng = np.random.default_rng(0)
     model = open_model(tiny.conv_net())
     x = rng.standard_normal((32, *model.inputs[0].shape[1:])).astype(np.float32)

@@ -1,4 +1,4 @@
-"""samples/ios against Python, where there is a Swift compiler: losses, scores, deltas, kills, full disks, memory."""
+"""samples/ios against Python, if there is a Swift compiler: losses, scores, deltas, kills, full disks, memory."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
 
 
 def asked(program: Program, *words: object) -> list[str]:
-    """What tests/device_sources/checks.swift prints."""
+    """The output of tests/device_sources/checks.swift."""
     return checked(program.path.with_name("checks"), *words, env=environment()).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
 def trained(demo):
-    """Two epochs with everything that can be written; what was printed."""
+    """Two epochs with all output files; returns the printed lines."""
     files = {name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected")}
     before = {path.name: path.read_bytes() for path in demo.package.iterdir()}
     printed = demo.run("fit", **files, epochs=2, batch=16, rate=0.005, seed=3)
@@ -209,7 +209,7 @@ def test_the_file_alone_makes_the_model_personal(demo, tmp_path):
     personal = run_graph(tmp_path / "device" / entry["model"], {"input": x})["logits"]
     assert np.abs(personal - ordinary).max() > 0.1
     for options, expected in (({"from": place(demo, "delta")}, personal), ({}, ordinary)):
-        for package in (demo.package, tmp_path / "device"):  # a personal file is no damage
+        for package in (demo.package, tmp_path / "device"):  # a personal file is not damage
             replace(demo, package=package).run("predict", x=place(demo, "held_x"), out=tmp_path / "logits", **options)
             found = np.fromfile(tmp_path / "logits", "<f4").reshape(expected.shape)
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -241,7 +241,7 @@ def test_a_kill_costs_an_epoch_at_most(demo, trained, tmp_path):
         assert (tmp_path / name).read_bytes() == place(demo, name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["delta", "progress"]
     line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
-    assert "is of another training: seed 3, " in line
+    assert "belongs to another training run: seed 3, " in line
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
@@ -255,7 +255,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
 
 
 def test_a_lack_of_memory_is_an_error(demo, tmp_path):
-    samples = 200_000  # which are not in memory themselves, unlike what is kept of them
+    samples = 200_000  # the files are memory-mapped; the features are in memory
     for name, width in (("x", 4 * 256), ("y", 8)):
         (tmp_path / name).touch()
         os.truncate(tmp_path / name, samples * width)
@@ -265,13 +265,13 @@ def test_a_lack_of_memory_is_an_error(demo, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, preexec_fn=limit)
     kept = samples * description(demo.package)["entries"][0]["boundary"][0]["bytes"]
     assert kept > most
-    expected = f"what is kept of {samples} samples ({kept} bytes): take fewer"
+    expected = f"the features of {samples} samples ({kept} bytes): take fewer"
     assert done.stderr == f"no memory: there is not enough memory for {expected}\n"
     assert not (tmp_path / "p").exists()
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:
-    """Command, options and message of what users and senders get wrong."""
+    """Command, options and message for mistakes of users and senders."""
     x, y = place(demo, "x"), place(demo, "y")
     (folder / "short").write_bytes(x.read_bytes()[:-4])
     labels = np.fromfile(y, "<i8")
@@ -288,19 +288,27 @@ def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, o
     damaged[-9] ^= 1
     (folder / "damaged").write_bytes(damaged)
     return {
-        "a sample cut": ("score", {"x": folder / "short"}, "wrong shape: data: 'input' .* no whole number of samples"),
-        "few samples": ("score", {"x": folder / "few"}, "too few: there are 7 samples; scoring takes 8 or more"),
+        "a sample cut": ("score", {"x": folder / "short"}, "wrong shape: data: 'input' .* expected a multiple of that"),
+        "few samples": ("score", {"x": folder / "few"}, "too few: there are 7 samples; scoring needs at least 8"),
         "a label": ("fit", {"x": x, "y": folder / "labels"}, "wrong label: data: label 7 is 10; expected 0 to 9"),
-        "labels": ("fit", {"x": x, "y": folder / "fewer"}, "wrong shape: .* labels of 299 samples, and 300 samples"),
-        "no labels": ("fit", {"x": x}, "usage: data: there is no array for 'labels'"),
-        "NaN": ("fit", {"x": folder / "nan", "y": y}, "not finite: the loss is -?nan in step 1: take a smaller"),
+        "labels": ("fit", {"x": x, "y": folder / "fewer"}, "wrong shape: .* labels for 299 samples, but 300 samples"),
+        "no labels": ("fit", {"x": x}, "usage: data: the array for 'labels' is missing"),
+        "NaN": ("fit", {"x": folder / "nan", "y": y}, "not finite: the loss is -?nan in step 1: use a learning rate"),
         "NaN scored": ("score", {"x": folder / "nan"}, "not finite: the activation of layer 'stem.conv' is not finite"),
-        "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* smaller"),
+        "a rate": ("fit", {"x": x, "y": y, "rate": "1e30"}, "not finite: the loss is .* in step 2: .* below"),
         "a batch": ("fit", {"x": x, "y": y, "batch": 0}, "usage: a batch size of 0 and 5 epochs; expected at least 1"),
-        "memory": ("score", {"x": x, "memory": 1000}, "no memory: .* trains in 1000 bytes .*: the smallest needs"),
+        "memory": (
+            "score",
+            {"x": x, "memory": 1000},
+            "no memory: .* trained in 1000 bytes .*: the smallest needs",
+        ),
         "another model": ("save", {"from": folder / "other"}, "wrong model: .*: 'model_sha256' is 0+; expected 5321"),
-        "cut short": ("save", {"from": folder / "cut"}, "wrong file: .*cut: '.*' has no dtype, shape and place within"),
-        "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data have the SHA-256"),
+        "cut short": (
+            "save",
+            {"from": folder / "cut"},
+            "wrong file: .*cut: '.*' has no valid dtype, shape",
+        ),
+        "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data has the SHA-256"),
         "an entry": ("fit", {"x": x, "y": y, "entry": "x"}, "usage: there is no entry 'x'; the package has 'layers'"),
     }
 

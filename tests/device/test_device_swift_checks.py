@@ -1,4 +1,4 @@
-"""samples/ios on what is the same for all languages, where there is a Swift compiler; its words against the schema."""
+"""Tests of samples/ios that all languages share, if there is a Swift compiler; its keys against the schema."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cases():
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """A small one, in which there is a file of each kind."""
+    """A small package with a file of each kind."""
     return small_package(tmp_path_factory.mktemp("package"))
 
 
@@ -77,7 +77,7 @@ def test_swift_reads_only_keys_that_there_are():
 
 
 def test_the_app_uses_only_what_the_library_has():
-    """What is made for iOS cannot be compiled here: calls of the library's functions are looked up in its sources."""
+    """The iOS app cannot be compiled here: the library functions it calls are looked up in the sources."""
     sources = "".join(path.read_text() for path in (SOURCES / "AdabetOnnx").glob("*.swift"))
     app = "".join(path.read_text() for path in (IOS / "App").glob("*.swift"))
     for called in set(re.findall(r"\b(?:device|model|gate)\.(\w+)", app)):
@@ -86,7 +86,7 @@ def test_the_app_uses_only_what_the_library_has():
 
 @pytest.mark.swift
 def test_the_app_parses():
-    """All that can be told of it without Apple's frameworks."""
+    """Parsing is all that can be tested without Apple's frameworks."""
     checked(compiler(), "-frontend", "-parse", *sorted((IOS / "App").glob("*.swift")))
 
 
@@ -105,7 +105,7 @@ def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):
     for _, _, distance in cases:
         points = len(distance)
         subsets = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
-        subsets += [rng.integers(0, points, len(subsets[0])) for _ in range(2)]  # with points given twice
+        subsets += [rng.integers(0, points, len(subsets[0])) for _ in range(2)]  # with repeated points
         content += struct.pack("<II", len(subsets), len(subsets[0])) + np.stack(subsets).astype("<u4").tobytes()
         expected.append(Loops(distance).count(subsets))
     (tmp_path / "subsets").write_bytes(content)
@@ -117,10 +117,10 @@ def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):
 @pytest.mark.parametrize(
     ("row", "column", "value", "expected"),
     [
-        (1, 2, np.nan, "nan; a number is expected that is not negative"),
-        (1, 2, -1e-300, "-1e-300; a number is expected that is not negative"),
-        (2, 1, 1.1, "1.1; back it is 1.0; the same is expected"),
-        (3, 3, 1, "1.0; a point is expected at distance 0 from itself"),
+        (1, 2, np.nan, "nan; expected a number that is not negative"),
+        (1, 2, -1e-300, "-1e-300; expected a number that is not negative"),
+        (2, 1, 1.1, "1.1; expected the same as in the other direction, 1.0"),
+        (3, 3, 1, "1.0; expected 0 from a point to itself"),
     ],
 )
 def test_what_is_no_distance_is_refused(checks, row, column, value, expected, tmp_path):
@@ -165,8 +165,8 @@ def test_hashes(checks, size, tmp_path):
 
 # --- damaged packages ------------------------------------------------------------------------------------------------
 
-# A personal file's bytes are anybody's: what graphs take of them is what training begins with.
-SAID = {  # in other words than in C
+# The bytes of a personal file may be anything; graphs read their initial values from them.
+SAID = {  # messages that differ from C
     "no object": "device.json is an array; expected an object",
     "no inputs": "'inputs' of device.json is empty",
     "no entries": "'entries' of device.json is empty",
@@ -175,7 +175,7 @@ DAMAGES = {name: (damage, SAID.get(name, said)) for name, (damage, said) in ALL.
 
 
 def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> Iterator[tuple[str, ...]]:
-    """For each damage: its name, what was done last, the error's code, and the message."""
+    """For each damage: its name, the last stage, the error's code, and the message."""
     out.mkdir()
     folders = damaged_copies(whole, damages.values(), out.parent)
     given = "".join(f"{folder}\n" for folder in folders)
@@ -190,7 +190,7 @@ def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> I
 @pytest.mark.usefixtures("checked_here")
 def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(checks, package, tmp_path):
     assert len(DAMAGES) >= 100
-    wrong, whole_epochs = [], []  # where only predictions fail, what was trained is on the disk before
+    wrong, whole_epochs = [], []  # if only predictions fail, the trained values were written before
     damages = {name: damage for name, (damage, _) in DAMAGES.items()}
     for i, (name, stage, code, message) in enumerate(tried(checks, package, damages, tmp_path / "out")):
         if stage == "predict":
@@ -206,7 +206,7 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(check
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
 def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):
-    """Some of these packages are as good as the whole one: only a crash is wrong."""
+    """Some of these packages still work: only a crash is wrong."""
     found = list(tried(checks, package, bits_of_graphs(), tmp_path / "out"))
     assert any(code != "ok" for _, _, code, _ in found)
     assert all(message for _, _, code, message in found if code != "ok")

@@ -1,4 +1,4 @@
-"""The page of samples/web in a real browser of a phone's width: what tests/js/app.mjs saw when it used it."""
+"""The page of samples/web in a real browser with the width of a phone, used by tests/js/app.mjs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, site) -> Path:
-    """What a person brings along: packages and pictures."""
+    """A user's files: packages and pictures."""
     folder = tmp_path_factory.mktemp("own")
     colours = tiny.conv_net()
     for key, value in (("mean", "[0.5, 0.4, 0.3]"), ("std", "[0.2, 0.3, 0.4]")):
@@ -60,7 +60,7 @@ def own(tmp_path_factory, site) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(site, own) -> dict[str, Any]:
-    """What tests/js/app.mjs saw."""
+    """The report of tests/js/app.mjs."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         missing("there is no Chromium")
@@ -79,7 +79,7 @@ def description(site) -> dict[str, Any]:
 
 
 def digits() -> dict[str, np.ndarray]:
-    """The demo's data, fed as the model's metadata say."""
+    """The demo's data, prepared according to the model's metadata."""
     data = np.load(resources.files("adabet_onnx.demo") / "digits_shifted.npz")
     found = {}
     for part in ("train", "test"):
@@ -93,7 +93,7 @@ def test_it_adapts_the_demo(seen):
     assert 100 < seen["before"] < 250
     assert seen["after"] > RIGHT
     assert seen["table"] == 4  # before, and three epochs
-    assert re.search(r"Loss of 87 steps, from .*; right of the test pictures from", seen["chart"])
+    assert re.search(r"Loss of 87 steps, from .*; accuracy on the test pictures from", seen["chart"])
 
 
 def test_the_delta_means_the_same_in_python(seen, site, own, description, tmp_path):
@@ -206,13 +206,13 @@ def test_it_works_without_network(seen):
         ("wrong", "delta"),
         ("foreign", "another model"),
         ("damaged", "damaged"),
-        ("picture", "<img src=x onerror=alert\\(1\\)>.png: it is not a picture"),
-        ("asked", "no picture"),
+        ("picture", "<img src=x onerror=alert\\(1\\)>.png: this browser cannot read it"),
+        ("asked", "cannot read this file as a picture"),
         ("noPackage", "no device.json"),
         ("noJson", "device.json"),
         ("foreignPackage", "format"),
         ("damagedPackage", "head.state.bin has the SHA-256"),
-        ("otherTask", "something else: its input .* \\[N, 10\\]"),
+        ("otherTask", "does not support: its input .* \\[N, 10\\]"),
     ],
 )
 def test_what_does_not_fit_is_told(seen, what, words):
@@ -253,7 +253,7 @@ def test_the_gpu_trains_only_if_it_computes_the_same(seen, own):
     assert right["text"] == []
     assert not wrong["on"]
     (text,) = wrong["text"]
-    assert re.search("GPU computes something else, so the processor trains: losses of the first steps are", text)
+    assert re.search("GPU computes different results, so the processor trains: losses of the first steps are", text)
     found, expected = (np.fromfile(own / f"{kind}.bin", np.float32) for kind in ("right", "wrong"))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 

@@ -1,12 +1,12 @@
-// What tests ask of samples/ios beyond its program adabet-device:
+// Test commands for samples/ios beyond its program adabet-device:
 //
 //   numbers BETTI               the first Betti number of each matrix of betti-1000.bin
 //   subsets BETTI SUBSETS       of the subsets of each matrix: a line for a matrix
 //   matrix FILE                 of one matrix of float64
-//   menu MENU                   for each case of menu-50.json, what is chosen, or the message
-//   hash FILE                   its SHA-256, by the code for systems that have none
+//   menu MENU                   for each case of menu-50.json, the choice or the message
+//   hash FILE                   its SHA-256, by the code for systems without one
 //   random SEED STREAM          four random numbers
-//   pause PACKAGE X Y           what holds of pausing, cancelling and training twice
+//   pause PACKAGE X Y           the checks of pausing, cancelling and training twice
 //   packages X Y OUT < LIST     everything that can be done with each package of a list of folders, until something
 //                               fails; a line for each: the folder, what was done last, the code, the message
 //   steps PACKAGE X Y STEPS     trains so many steps; prints "STEP BYTES", the resident memory, at 20 and at the end
@@ -17,7 +17,7 @@ import Foundation
 
 struct Wrong: Error {}
 
-/// Little-endian numbers of a file, one after the other.
+/// The little-endian numbers of a file.
 struct Bytes {
     let data: Data
     var at = 0
@@ -104,7 +104,7 @@ func menu(_ path: String) throws {
 func plainHash(_ path: String) throws {
     let text = try Files.read(path, atMost: 1 << 30)
     var hash = PlainSHA256()
-    for start in stride(from: 0, to: text.count, by: 1001) {  // no whole number of blocks
+    for start in stride(from: 0, to: text.count, by: 1001) {  // not a multiple of the block size
         hash.update(UnsafeRawBufferPointer(rebasing: text.bytes[start..<min(start + 1001, text.count)]))
     }
     print(hash.finished().map { String(format: "%02x", $0) }.joined(), SHA256Hash.hex(of: text.bytes))

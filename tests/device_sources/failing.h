@@ -1,4 +1,4 @@
-/* Included before all else where allocations of the library can be made to fail: see try_packages.c. */
+/* Included first in builds in which allocations of the library can fail: see try_packages.c. */
 #include <stdlib.h>
 
 void *failing_malloc(size_t bytes);

@@ -51,7 +51,7 @@ def digits(rng: _Generator, n: int) -> np.ndarray:
 
 
 def grid(rng: _Generator, n: int) -> np.ndarray:
-    """Points with small whole coordinates: many equal distances, and points given twice."""
+    """Points with small integer coordinates: many equal distances, and repeated points."""
     return pdist(rng.integers(0, rng.integers(2, 7), (n, rng.choice([1, 2, 3, 10, 30]))).astype(float))
 
 
@@ -71,12 +71,12 @@ def few_lengths_and_zero(rng: _Generator, n: int) -> np.ndarray:
 
 
 def given_twice(rng: _Generator, n: int) -> np.ndarray:
-    """Points that occur two times or more."""
+    """Repeated points."""
     return pdist(rng.standard_normal((n, 5))[rng.integers(0, max(2, n // 2), n)])
 
 
 def collinear(rng: _Generator, n: int) -> np.ndarray:
-    """Points on a line, evenly spaced or not: no loops but those that rounding makes."""
+    """Points on a line, evenly spaced or not: no loops except those due to rounding."""
     places = np.arange(n) * rng.choice([0.1, 1.0]) if rng.random() < 0.5 else rng.random(n)
     return pdist(places[:, np.newaxis] * rng.standard_normal(3))
 
@@ -87,7 +87,7 @@ def all_equal(rng: _Generator, n: int) -> np.ndarray:
 
 
 def circle(rng: _Generator, n: int) -> np.ndarray:
-    """Evenly spaced: every length occurs n times, but for rounding."""
+    """Evenly spaced: every length occurs n times, except for rounding."""
     angles = 2 * np.pi * np.arange(n) / n
     return pdist(np.round(np.stack([np.cos(angles), np.sin(angles)], 1), rng.choice([3, 8, 16])))
 
@@ -116,7 +116,7 @@ def huge(rng: _Generator, n: int) -> np.ndarray:
 
 
 def infinite(rng: _Generator, n: int) -> np.ndarray:
-    """Distances of which some are infinite: groups of points that never meet, and others."""
+    """Distances of which some are infinite: unconnected groups of points, and others."""
     found = pdist(rng.standard_normal((n, 2)))
     return np.where(rng.random(found.shape) < rng.uniform(0, 1), np.inf, found)
 
@@ -127,7 +127,7 @@ def tiny(rng: _Generator, n: int) -> np.ndarray:
 
 
 def doubles(rng: _Generator, n: int) -> np.ndarray:
-    """Given as float64: lengths that differ, but not as float32."""
+    """float64 lengths that differ, but are equal as float32."""
     if n < 5:
         return pdist(rng.standard_normal((n, 3)))
     while True:
@@ -168,7 +168,7 @@ def by_ripser(distance: np.ndarray) -> int:
 
 
 def sizes() -> list[int]:
-    """How many points each matrix has: every number from 1 to 23 about forty times, and 80 larger ones."""
+    """The number of points of each matrix: every number from 1 to 23 about forty times, and 80 larger ones."""
     found = [1 + k % 23 for k in range(COUNT)]
     found[6::25] = np.linspace(24, 63, 40).round().astype(int).tolist()
     found[18::25] = np.linspace(64, 128, 40).round().astype(int).tolist()

@@ -1,13 +1,13 @@
-"""Makes menu-50.json: which entry of a package is to be chosen, for readers in every language.
+"""Creates menu-50.json: the entry of a package to choose, for readers in every language.
 
     python tests/device_sources/make_menu.py tests/device_sources/menu-50.json
 
 Each case has ``entries`` (name, layers, memory: [batch, bytes]), ``scores`` (by layer; some have none), ``limit``
 (bytes, or null) and ``batch`` (samples of a step); and what is expected: ``chosen``, the name of an entry, or null
-where none fits; ``smallest``, what the smallest entry needs at that batch size, in bytes.
+where none fits; ``smallest``, the bytes that the smallest entry needs at that batch size.
 
-What is expected is found by comparing every two entries, with whole numbers and fractions, and knows nothing of the
-package. Sums of scores alone are in double precision, as the format says.
+The expected result comes from comparing all pairs of entries with integers and fractions, independently of the package.
+Only sums of scores are in double precision, as the format specifies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def needed(memory: list[list[int]], batch: int) -> int:
 
 
 def worth(layers: list[str], scores: dict[str, float]) -> float:
-    """Added one after the other, in double precision."""
+    """Added one after another, in double precision."""
     total = 0.0
     for layer in layers:
         if layer in scores:
@@ -110,7 +110,7 @@ def special() -> list[dict[str, Any]]:
 
 
 def drawn(source: random.Random, number: int) -> dict[str, Any]:
-    """A case by chance, with many ties."""
+    """A random case, with many ties."""
     entries = []
     for i in range(source.randint(1, 8)):
         batches = sorted(source.sample([1, 2, 4, 8, 16, 32, 64], source.randint(1, 4)))

@@ -2,10 +2,10 @@
  *
  *     run_betti numbers FILE          the number of each matrix of a file such as betti-1000.bin, a line each
  *     run_betti subsets FILE SUBSETS  the numbers of its subsets, a line for each matrix; README.md has the format
- *     run_betti time FILE SUBSETS     milliseconds of processor time for all of that, but reading
- *     run_betti matrix FILE           a whole matrix in float64: its number, or what is wrong and where
- *     run_betti no-memory FILE        the same as numbers, where each allocation fails once
- *     run_betti too-many NUMBER       what is said of so many points
+ *     run_betti time FILE SUBSETS     milliseconds of processor time for that, without reading
+ *     run_betti matrix FILE           a whole matrix in float64: its number, or the error and its position
+ *     run_betti no-memory FILE        the same as numbers, with each allocation failing once
+ *     run_betti too-many NUMBER       the message for so many points
  */
 #include "betti.h"
 
@@ -74,7 +74,7 @@ static double take_length(file *from, size_t size) {
     return (double)value;
 }
 
-/* The next matrix of a file, to be freed. */
+/* The next matrix of a file; the caller frees it. */
 static double *take_matrix(file *from, size_t *points) {
     size_t n = *points = (size_t)take(from, 2), bytes = (size_t)take(from, 2);
     take(from, 4);
@@ -141,7 +141,7 @@ static void matrix(file from) {
     free(distance);
 }
 
-/* Prints how often memory was missing, and the numbers found in the end. */
+/* Prints how many allocations failed, and the final numbers. */
 static void no_memory(file from) {
     size_t refused = 0;
     for (size_t left = take_count(&from); left > 0; left--) {

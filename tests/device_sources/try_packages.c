@@ -1,10 +1,10 @@
 /* try_packages X.bin Y.bin OUT < LIST: everything that can be done with each package of a list of folders, until
- * something fails; a line for each: the folder, what was done last, the code's name, the message. Files are written
- * into OUT, with the folder's name before theirs.
+ * something fails; one line each: the folder, the last stage, the code's name, the message. Files are written into OUT,
+ * prefixed with the folder's name.
  *
  * try_packages X.bin Y.bin OUT STRIDE < LIST: the same with the first allocation of the library failing, then with the
- * one STRIDE later, and so on until all succeed; the line is that of the first that is no lack of memory, and the
- * number of tries. */
+ * one STRIDE later, and so on until all succeed; the line is that of the first result other than lack of memory, and
+ * the number of attempts. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #include "adabet.h"
 
-static unsigned long allocations, failing; /* how many there were; which one fails, from 1 on: 0 is none */
+static unsigned long allocations, failing; /* number of allocations; the one that fails, counted from 1; 0: none */
 
 static int fails(void) {
     return ++allocations == failing;

@@ -1,4 +1,4 @@
-"""A fleet without any engine: how data is shared out, votes, rounds, what stays with clients, and what is refused."""
+"""Fleets without an engine: partitions of data, votes, rounds, personal layers, and rejected replies."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("checked_here")
 
 
 def pictures(samples: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise in which the first channel's brightness tells the class, of four."""
+    """Noise in which the first channel's brightness determines one of four classes."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 4, samples)
     x = rng.standard_normal((samples, 3, 8, 8)).astype(np.float32)
@@ -94,7 +94,7 @@ def task(bench: ClientArtifacts, number: int = 1, **local: Any) -> RoundTask:
     return RoundTask(number, bench.model_sha256, bench.initial_values(), Local(**local))
 
 
-# --- sharing out -----------------------------------------------------------------------------------------------------
+# --- partitions ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["iid", "dirichlet:0.3", "dirichlet:0.01", "by-class:2", "by-class:5"])
@@ -332,7 +332,7 @@ def test_personal_layers_stay(tmp_path):
 
 
 def test_little_memory_trains_a_part(tmp_path):
-    """The last layers that fit; the others keep the values of the round, which the part is trained on top of."""
+    """The last layers that fit are trained; the others keep the values of the round."""
     bench, data = ClientArtifacts(artifacts(tmp_path / "a", optimizer="sgd")), dataset()
     local = {"steps": 1, "batch_size": len(data), "learning_rate": 0.05}
     rng = np.random.default_rng(0)
@@ -384,7 +384,7 @@ def test_clients_reject_what_is_for_another_model(trained_all, tmp_path):
 
 
 def hostile(good: Reply) -> dict[str, Reply]:
-    """Twenty replies of which nothing may be in the aggregate."""
+    """Twenty replies that must not influence the aggregate."""
     tensors = dict(good.tensors)
     weight = tensors["fc.weight"]
 
@@ -420,7 +420,7 @@ def hostile(good: Reply) -> dict[str, Reply]:
 
 
 class Among:
-    """A grid in which one client sends something else."""
+    """A grid in which one client sends another reply."""
 
     def __init__(self, inner: InProcess, clients: int, send: Any) -> None:
         self._inner, self._number, self._send = inner, clients, send
@@ -488,7 +488,7 @@ def test_the_rate_falls_from_round_to_round(trained_all, tmp_path):
     assert seen == pytest.approx([0.01 * (1 + math.cos(math.pi * share)) / 2 for share in (0, 0.25, 0.5, 0.75)])
 
 
-# --- rounds that fail, and go on -------------------------------------------------------------------------------------
+# --- failed and resumed rounds ---------------------------------------------------------------------------------------
 
 
 class Failing(InProcess):

@@ -1,4 +1,4 @@
-"""A round without an engine: deltas of devices become one; and the commands of fleets."""
+"""A round without an engine: merging deltas of devices; and the commands of fleets."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_mean_of_deltas(trained, tmp_path):
 
 
 def hostile(good: Path, folder: Path) -> dict[str, Path]:
-    """Files of which nothing may be in the new delta."""
+    """Files that must not influence the new delta."""
     delta, raw = load_delta(good), good.read_bytes()
     tensors = {name: np.array(array) for name, array in delta.tensors.items()}
 
@@ -146,7 +146,7 @@ def test_where_devices_began(trained, tmp_path):
 
 
 def test_deltas_of_a_package(trained, tmp_path):
-    """Also those of another entry, which has some of the tensors: they count for these."""
+    """Also those of another entry with some of the tensors: they count for these."""
     folder, paths = trained
     make_device(folder, tmp_path / "device", start="initial")
     found = merge_deltas(tmp_path / "device", paths, tmp_path / "m")
@@ -245,7 +245,7 @@ COMMANDS = re.findall(r"^    (adabet-onnx .*?(?:\\\n.*?)*)$", (ROOT / "docs" / "
 
 
 def test_every_command_of_the_docs_runs(adabet, trained):
-    """In their order, in a folder where what they read is there; rounds and clients are fewer."""
+    """In order, in a folder with the files that they read, with fewer rounds and clients."""
     folder, paths = trained
     shutil.copytree(folder, "artifacts")
     make_device(folder, "device", start="initial")

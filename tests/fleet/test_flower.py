@@ -1,4 +1,4 @@
-"""Under Flower: both apps in one process, a simulation, and a deployment over TLS; and what is said without it."""
+"""Under Flower: both apps in one process, a simulation, and a deployment over TLS; and the message without Flower."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RUNS = HELPERS / "fleet_runs.py"
 
 
 def ran(python: Path, what: str, folder: Path) -> Any:
-    """What a function of fleet_runs.py found."""
+    """The result of a function of fleet_runs.py."""
     command = [str(python), str(RUNS), what, str(folder)]
     done = subprocess.run(
         command, capture_output=True, text=True, env=surroundings(folder), timeout=PATIENCE, check=False
@@ -123,7 +123,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def came_of(folder: Path, rounds: int, clients: int) -> None:
-    """See that a run has left what it should."""
+    """Check the results of a run."""
     rows = [json.loads(line) for line in (folder / "app-results" / "fleet.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == list(range(rounds + 1))
     assert all(len(row["clients"]) == clients and not row["dropped"] for row in rows[1:])

@@ -1,8 +1,8 @@
-"""Who may import whom, and the walk over a package's source that finds who does.
+"""The allowed imports between modules, and the scan of a package's source that finds the actual ones.
 
 Read from the source, never by importing: plain and relative imports, those inside functions and behind
-``if TYPE_CHECKING``, and ``importlib.import_module`` and ``__import__`` of what is written out. So a type-only import
-counts as any other: what a module must name, it knows.
+``if TYPE_CHECKING``, and ``importlib.import_module`` and ``__import__`` with literal names. Type-only imports count
+like any other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# From the top: a room may import those that come after it, and itself. CONTRIBUTING.md quotes this list.
+# From the top: each folder or module may import itself and those that come after it. CONTRIBUTING.md quotes this list.
 ORDER = (
     "cli",
     "demo",
@@ -92,8 +92,8 @@ LATE = {
     "umap",
     "resource",
 }
-# Rooms that import when they are asked for something, also by names in a table, so that little is loaded at the start:
-# the public names themselves, and the commands.
+# Folders and modules that import on demand, also by names in a table, so that little is loaded at startup: the public
+# names and the commands.
 LAZY = ("", "cli")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 UNKNOWN = "?"  # imported, by a name that is computed
@@ -105,8 +105,8 @@ class Import:
 
     Attributes:
         source: the module that imports, dotted.
-        target: what it imports: a module of the package, or as much of another name as is written.
-        line: where.
+        target: the imported module of the package, or the other name as written.
+        line: line number.
         late: whether it is made when a function is called.
     """
 
@@ -116,7 +116,7 @@ class Import:
     late: bool = False
 
     def of(self, library: str) -> bool:
-        """Whether it is of a library or a part of it."""
+        """Whether it imports a library or a part of it."""
         return self.target == library or self.target.startswith(f"{library}.")
 
 
@@ -139,7 +139,7 @@ class Package:
         return module.removeprefix(self.name).lstrip(".").split(".")[0]
 
     def upward(self, order: Sequence[str]) -> list[str]:
-        """Imports against an order, and rooms that it does not name, a line each."""
+        """Imports that violate an order, and folders or modules that it does not name, one line each."""
         top = "", "__main__"  # the public names, and what runs them
         strange = sorted({self.room(module) for module in self.files} - {*order, *top})
         found = [f"{room} has no place in the order" for room in strange]
@@ -151,20 +151,20 @@ class Package:
         return found
 
     def unplaced(self, order: Sequence[str]) -> list[str]:
-        """Places of an order that no room has."""
+        """Entries of an order that do not exist in the package."""
         return sorted({*order} - {self.room(module) for module in self.files})
 
     def cycles(self) -> list[str]:
-        """Sets of modules that import each other, directly or through others, a line each.
+        """Sets of modules that import each other, directly or indirectly, one line each.
 
-        A package's own file counts where it is named. That importing a module runs the files of the packages around
-        it does not: they pass names on, and Python has them half made by then in any order.
+        An ``__init__`` module counts only if it is imported by name. That importing a module runs the ``__init__`` of
+        its parent packages does not count.
         """
         graph = {module: {made.target for made in self.imports if made.source == module} for module in self.files}
         return [" and ".join(sorted(ring)) + " import each other" for ring in _rings(graph)]
 
     def beside_doors(self, doors: Mapping[str, Collection[str]]) -> list[str]:
-        """Imports of a library outside of the modules that may touch it, a line each."""
+        """Imports of a library outside the modules that may import it, one line each."""
         return [
             f"{self._where(made)} imports {made.target}, which only {', '.join(sorted(places))} may"
             for made in self.imports
@@ -173,7 +173,7 @@ class Package:
         ]
 
     def unreadable(self, lazy: Collection[str]) -> list[str]:
-        """Imports by a computed name outside of these rooms, a line each."""
+        """Imports by a computed name outside these folders and modules, one line each."""
         return [
             f"{self._where(made)} imports a module by a computed name"
             for made in self.imports
@@ -181,7 +181,7 @@ class Package:
         ]
 
     def late(self, allowed: Collection[str], lazy: Collection[str]) -> list[str]:
-        """Imports inside functions, outside of lazy rooms, of other libraries than those allowed, a line each."""
+        """Imports inside functions, except in lazy modules and of allowed libraries, one line each."""
         return [
             f"{self._where(made)} imports {made.target} inside a function"
             for made in self.imports
@@ -212,7 +212,7 @@ def read(folder: Path) -> Package:
 
 
 def _imported(tree: ast.AST, around: str) -> Iterator[tuple[str, ast.stmt | ast.expr]]:
-    """Names that are imported anywhere in a module, absolute, and what imports them."""
+    """Absolute names that are imported anywhere in a module, and the nodes that import them."""
     importers = {"__import__", "import_module"}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "importlib":
@@ -234,7 +234,7 @@ def _last(function: ast.expr) -> str:
 
 
 def _computed(call: ast.Call, around: str) -> str:
-    """What a call imports: a literal name, or as much of one as is written before what is filled in."""
+    """The name that a call imports: a literal, or the literal part before the first placeholder."""
     name = call.args[0]
     if isinstance(name, ast.JoinedStr) and name.values:
         name = name.values[0]
@@ -254,7 +254,7 @@ def _absolute(name: str, around: str) -> str:
 
 
 def _resolved(target: str, files: Collection[str], package: str) -> str:
-    """The module of the package that a name lies in; another name as it is."""
+    """The module of the package that a name belongs to; other names unchanged."""
     parts = target.split(".")
     if parts[0] != package:
         return target
@@ -262,7 +262,7 @@ def _resolved(target: str, files: Collection[str], package: str) -> str:
 
 
 def _rings(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
-    """Strongly connected parts of more than one node, or of one that leads to itself (Tarjan's algorithm)."""
+    """Strongly connected components of more than one node, or of one with an edge to itself (Tarjan's algorithm)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

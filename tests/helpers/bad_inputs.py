@@ -1,8 +1,8 @@
-"""What the tests of bad input share (test_bad_*.py).
+"""Helpers of the tests of bad input (test_bad_*.py).
 
 Bad input goes through the real command line: the right exit code, one clear message, nothing half-written. Every case
-runs in a copy of a folder in which everything is right (`good`), after spoiling one thing. The message must name the
-culprit and say what to do; `refused` checks what is common to all.
+runs in a copy of a valid folder (`good`) in which one thing was damaged. The message must name the culprit and say what
+to do; `refused` checks what all cases have in common.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ USAGE, FAILURE = 2, 1
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left on the terminal."""
+    """The output and exit code of a command."""
 
     code: int
     out: str
@@ -47,7 +47,7 @@ class Result:
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Everything below a folder, hidden files too, with a hash of its content."""
+    """All files below a folder, including hidden ones, with a hash of their content."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in sorted(folder.rglob("*"))
@@ -55,7 +55,7 @@ def listing(folder: Path) -> dict[str, str]:
 
 
 def message(result: Result) -> str:
-    """The one message on stderr; click puts the usage before it, and work that had begun its progress."""
+    """The message on stderr, without click's usage and progress output before it."""
     text = re.sub(r"\A(Usage: .*\nTry '.*' for help\.\n\n|(epoch \d+/\d+, .*\n|[a-z ]+ \.\.\.\n)*)", "", result.err)
     assert text.startswith("Error: "), result.err
     assert text.count("\n") == 1, f"one line, not:\n{result.err}"
@@ -95,7 +95,7 @@ def good(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def work(good, tmp_path, monkeypatch) -> Path:
-    """A copy of `good`, the working directory."""
+    """A copy of `good` as the working directory."""
     folder = tmp_path / "work"
     shutil.copytree(good, folder)
     monkeypatch.chdir(folder)
@@ -104,9 +104,9 @@ def work(good, tmp_path, monkeypatch) -> Path:
 
 @contextlib.contextmanager
 def limited_files(size: int | None) -> Iterator[None]:
-    """Limit the size of files this process may write, no longer than needed: pytest's own output may be a file.
+    """Limit the size of files that this process may write, as briefly as possible: pytest's own output may be a file.
 
-    Nor may Python write bytecode meanwhile, which it would cut off at the limit for every process after it.
+    Python must not write bytecode meanwhile: it would be truncated for all later processes.
     """
     if size is None:
         yield
@@ -126,7 +126,7 @@ def limited_files(size: int | None) -> Iterator[None]:
 
 @pytest.fixture
 def refused(work, monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
-    """Run a command in this process and check everything that a refusal has in common."""
+    """Run a command in this process and check what all rejections have in common."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -153,7 +153,7 @@ def refused(work, monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
 
 @dataclass(frozen=True)
 class Case:
-    """A way to go wrong: what is spoilt, the command, the exit code, and words of the message."""
+    """An error case: the damage, the command, the exit code, and parts of the message."""
 
     name: str
     command: str
@@ -236,7 +236,7 @@ def entry(name: str, **changes: Any) -> Callable[[], Any]:
 
 
 def process(work: Path, *arguments: str, limit: int | None = None, **environment: str) -> Result:
-    """Run the command line in another process, in `work`, maybe with a limit on the size of files (and no bytecode)."""
+    """Run the command line in another process in `work`, maybe with a limit on file sizes (and without bytecode)."""
     if limit is not None:
         environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -28,5 +28,5 @@ def betti_cases() -> list[tuple[int, int, np.ndarray]]:
 
 
 def square() -> np.ndarray:
-    """The corners of a square, of one loop."""
+    """The distances of the corners of a square, which have one loop."""
     return np.array([[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]], float)

@@ -1,4 +1,4 @@
-"""Running commands in the process of a test."""
+"""Runs commands in the process of a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running converters as a user does: scripts in an environment of their own, and the commands of their README."""
+"""Runs converters as a user does: scripts in a separate environment, and the commands of their README."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adabet_onnx.cli.main import main
 CONVERTERS = ROOT / "converters"
 KERAS_PYTHON = ROOT / ".venv-keras" / ("Scripts" if os.name == "nt" else "bin") / "python"
 JAX_PYTHON = ROOT / ".venv-jax" / ("Scripts" if os.name == "nt" else "bin") / "python"
-TORCH = ("from_torch", "from_transformers")  # of the others, onnxruntime-training alone would import it
+TORCH = ("from_torch", "from_transformers")  # of the other packages, only onnxruntime-training would import it
 TIMEOUT = 500
 QUICK = ["--epochs", "2", "--no-measure", "--samples", "32", "--subset-size", "16"]
 MANY = """
@@ -65,7 +65,7 @@ def need_jax() -> Path:
 
 
 def run(*command: object, cwd: Path, torch: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a command, in which torch can be found or not; it must do what it shall, and never with a traceback."""
+    """Run a command, with or without torch; it must have the expected exit code, and print no traceback."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"PYTHONPATH": str(ROOT)} if torch else {}
     parts = [str(part) for part in command]
@@ -107,7 +107,7 @@ def commands(framework: str) -> list[list[str]]:
 
 
 def run_chain(python: Path, framework: str, cwd: Path, *options: str) -> onnx.ModelProto:
-    """Run the README's chain for a framework where a user's files lie, and return the adapted model.
+    """Run the README's chain for a framework in a user's folder, and return the adapted model.
 
     ``options`` are added to those of adabet-onnx.
     """

@@ -22,7 +22,7 @@ SANITIZER_OPTIONS = {
 
 
 def header_folder() -> Path:
-    """The folder of ONNX Runtime's header, which is not ours to ship."""
+    """The folder of ONNX Runtime's header, which is not part of this repository."""
     folders = [Path("/usr/include/onnxruntime"), ROOT / "build" / "onnxruntime"]
     if "ONNXRUNTIME_INCLUDE" in os.environ:
         folders.insert(0, Path(os.environ["ONNXRUNTIME_INCLUDE"]))
@@ -35,7 +35,7 @@ def header_folder() -> Path:
 
 
 def build(source: Path, folder: Path, *options: str) -> Path:
-    """Configure and build a CMake project; the folder."""
+    """Configure and build a CMake project; returns the build folder."""
     for tool in ("cmake", "gcc", "g++"):
         if shutil.which(tool) is None:
             missing(f"there is no {tool}")
@@ -53,18 +53,18 @@ class Program:
     package: Path
 
     def command(self, command: str, **options: object) -> list[str]:
-        """Its words: an option is given by its name, _ for -."""
+        """The arguments: options are keywords, with _ for -."""
         words = [str(self.path), str(self.package), command]
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}", str(value)]
         return words
 
     def run(self, command: str, **options: object) -> list[str]:
-        """What it prints, where it succeeds."""
+        """The lines it prints; it must succeed."""
         return checked(*self.command(command, **options), env=environment()).stdout.splitlines()
 
     def fails(self, command: str, **options: object) -> str:
-        """The message with which it ends."""
+        """The error message; it must fail."""
         done = subprocess.run(
             self.command(command, **options),
             capture_output=True,
@@ -79,5 +79,5 @@ class Program:
 
 
 def environment() -> dict[str, str]:
-    """In which the library finds ONNX Runtime."""
+    """The environment in which the library finds ONNX Runtime."""
     return {**os.environ, **SANITIZER_OPTIONS, "ADABET_ONNXRUNTIME": str(runtime_library())}

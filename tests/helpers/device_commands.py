@@ -1,4 +1,4 @@
-"""Running commands that build and try the samples for devices, and the library that they load."""
+"""Runs commands that build and test the samples for devices; locates the library that they load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def runtime_library() -> Path:
 
 
 def checked(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command that succeeds."""
+    """Run a command, which must succeed."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done

@@ -1,4 +1,4 @@
-"""Compiling and running samples/csharp with mono."""
+"""Compiles and runs samples/csharp with mono."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEMO, KEPT = Path(adabet_onnx.__file__).parent / "demo", ("parameter", "statisti
 CSHARP, CASES = ROOT / "samples" / "csharp", ROOT / "tests" / "device_sources" / "csharp"
 MANAGED = ROOT / "tests" / "mobile" / "node_modules" / "com.github.asus4.onnxruntime" / "Runtime"
 
-# ONNX Runtime's managed sources are C# 10, which Debian's compiler is not: what has to be said in other words.
+# ONNX Runtime's managed sources are C# 10, which Debian's compiler does not support: the replacements it needs.
 EDITS = {
     "*": [
         (r"\busing var\b", "var"),
@@ -78,7 +78,7 @@ def managed_library(folder: Path) -> Path:
 
 
 def runtime_folder(folder: Path) -> Path:
-    """A folder with libonnxruntime.so, which is that of the stock wheel: then numbers equal Python's to the bit."""
+    """A folder with the libonnxruntime.so of the stock wheel, so that numbers are bit-identical to Python's."""
     (folder / "libonnxruntime.so").symlink_to(runtime_library())
     return folder
 
@@ -97,13 +97,13 @@ class Compiled:
         return [tool("mono"), str(self.folder / program), *(str(word) for word in words)]
 
     def cases(self, *words: object, given: str = "") -> list[str]:
-        """Lines that the cases print."""
+        """The lines that the cases print."""
         return checked(*self.command("cases.exe", *words), env=self.environment, input=given).stdout.splitlines()
 
 
 @functools.cache
 def compile_all(base: Path) -> Compiled:
-    """Compile the library, the program, and the cases with the library inside, whose internals they use: once.
+    """Compile, once, the library, the program, and the cases together with the library, whose internals they use.
 
     Args:
         base: pytest's folder of temporary files.
@@ -126,18 +126,18 @@ class Program:
     package: Path
 
     def command(self, command: str, **options: object) -> list[str]:
-        """Its words: an option is given by its name, _ for -."""
+        """The arguments: options are keywords, with _ for -."""
         words: list[object] = [self.package, command]
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}", value]
         return self.compiled.command("adabet-device.exe", *words)
 
     def run(self, command: str, **options: object) -> list[str]:
-        """What it prints, where it succeeds."""
+        """The lines it prints; it must succeed."""
         return checked(*self.command(command, **options), env=self.compiled.environment).stdout.splitlines()
 
     def fails(self, command: str, **options: object) -> str:
-        """The message with which it ends."""
+        """The error message; it must fail."""
         done = subprocess.run(
             self.command(command, **options),
             capture_output=True,
@@ -152,7 +152,7 @@ class Program:
 
 
 def demo_program(csharp: Compiled, folder: Path) -> Program:
-    """With a package of the demo's model, with batch statistics that move, and its data in files."""
+    """The program with a package of the demo's model, whose batch statistics are updated, and its data in files."""
     model = open_model(DEMO / "digits.onnx")
     selection = select(model, layers=["block3.conv2", "block3.bn2", "block4.conv1", "head"])
     choices = Choices(optimizer="adamw", batch_norm="batch")

@@ -1,6 +1,6 @@
-"""A hundred ways to damage a device package, for readers in any language, and what their message must name.
+"""A hundred ways to damage a device package, for readers in any language, and what the error message must contain.
 
-Each damage changes a copy of a whole package whose first entry has parameters, statistics and the optimizer's tensors.
+Each damage changes a copy of a valid package whose first entry has parameters, statistics and the optimizer's tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLAIN = (*GRAPHS, "state.bin", "selected.bin")
 
 
 def small_package(folder: Path) -> Path:
-    """A package in which there is a file of each kind; beside it x and y, samples and labels."""
+    """A package with a file of each kind; beside it, samples x and labels y."""
     model = open_model(tiny.conv_net())
     selection = select(model, layers=["conv2", "bn2", "fc"])
     choices = Choices(optimizer="adamw", batch_norm="batch")
@@ -50,7 +50,7 @@ def damaged_copies(package: Path, damages: Iterable[Damage], folder: Path) -> li
 
 
 def bits_of_graphs() -> dict[str, Damage]:
-    """A bit of each graph turned, six times: some of these packages are as good as the whole one."""
+    """One flipped bit in each graph, six times; some of these packages still work."""
     rng = np.random.default_rng(0)
     return {f"{n} {where}": flipped(n, where, behind=True) for n in GRAPHS for where in rng.random(6).tolist()}
 
@@ -70,7 +70,7 @@ def hashed(folder: Path) -> None:
 
 
 def changed(path: str, value: Any) -> Damage:
-    """device.json with another value at ``a.0.b``, where ``e`` is the first entry; without one where it is ``...``."""
+    """device.json with another value at ``a.0.b``, where ``e`` is the first entry; ``...`` removes the value."""
     keys: list[Any] = [int(key) if key.lstrip("-").isdigit() else key for key in path.split(".")]
     keys = [*ENTRY, *keys[1:]] if keys[0] == "e" else keys
 
@@ -99,7 +99,7 @@ def word(other: bytes) -> Damage:
 
 
 def flipped(name: str, where: float, *, behind: bool = False) -> Damage:
-    """A bit of a file; behind: with the hash that it then has."""
+    """Flip a bit of a file; behind: also update its hash."""
 
     def damage(folder: Path) -> None:
         data = bytearray((folder / name).read_bytes())
@@ -112,7 +112,7 @@ def flipped(name: str, where: float, *, behind: bool = False) -> Damage:
 
 
 def cut(name: str, part: float, *, behind: bool = False) -> Damage:
-    """A file that ends early."""
+    """Truncate a file."""
 
     def damage(folder: Path) -> None:
         os.truncate(folder / name, int(part * (folder / name).stat().st_size))
@@ -123,7 +123,7 @@ def cut(name: str, part: float, *, behind: bool = False) -> Damage:
 
 
 def swapped(one: str, other: str, *, behind: bool = True) -> Damage:
-    """Two files in each other's place; behind: with the hashes that they then have."""
+    """Swap two files; behind: also update their hashes."""
 
     def damage(folder: Path) -> None:
         first, second = (folder / one).read_bytes(), (folder / other).read_bytes()
@@ -150,7 +150,7 @@ def not_finite(folder: Path) -> None:
 
 
 def of_numbers(count: int, *before: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Something of another shape, with the number of bytes that it then has."""
+    """Another shape, with the matching number of bytes."""
     return lambda item: {**item, "shape": [*before, count], "bytes": 4 * count}
 
 

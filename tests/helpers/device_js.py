@@ -1,4 +1,4 @@
-"""What tests of samples/web/core and samples/node share: compiling, jobs, and the format's random numbers in Python."""
+"""Helpers for the tests of samples/web/core and samples/node: compiling, jobs, the format's random numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def node(*packages: str) -> str:
 
 
 def compiled(folder: Path) -> Path:
-    """The folder of JavaScript made of samples/node and samples/web/core, beside the packages they run with."""
+    """The folder of JavaScript compiled from samples/node and samples/web/core, beside the packages they need."""
     node("typescript", "onnxruntime-node", "onnxruntime-common", "@types/node")
     check_types(folder, [str(ROOT / "samples" / "node" / "*.ts")])
     (folder / "package.json").write_text('{"type": "module"}')
@@ -45,7 +45,7 @@ def compiled(folder: Path) -> Path:
 
 
 def check_types(folder: Path, include: Sequence[str], **options: object) -> None:
-    """Compile TypeScript in the sample's own strict way, with the types that the tests' packages have."""
+    """Type-check TypeScript with the sample's strict options and the types of the tests' packages."""
     settings = {
         "typeRoots": [str(MODULES / "@types")],
         "paths": {"onnxruntime-*": [str(MODULES / "onnxruntime-*")]},
@@ -61,7 +61,7 @@ def check_types(folder: Path, include: Sequence[str], **options: object) -> None
 
 
 def job(core: Path, what: str, runtime: str = RUNTIMES[0], **settings: object) -> Any:
-    """What tests/js/device.mjs says of a job."""
+    """Run a job of tests/js/device.mjs and return its result."""
     program = node(runtime)
     file = core / f"job-{what}-{runtime}.json"
     file.write_text(json.dumps({"what": what, **settings}, default=str))
@@ -103,7 +103,7 @@ def shuffle(n: int, seed: int, stream: int) -> list[int]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Metadata and tensors of a file, by the format's description alone."""
+    """Metadata and tensors of a file, read according to the format's description."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])

@@ -1,6 +1,6 @@
-"""Compiling samples/java and samples/android for the JVM of this machine, and running them.
+"""Compiles samples/java and samples/android for the JVM of this machine, and runs them.
 
-ONNX Runtime's Java API is that of the Android package, whose native half runs here on a shim (tests/mobile/shim.c).
+ONNX Runtime's Java API is that of the Android package; its native half runs here with a shim (tests/mobile/shim.c).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROGRAM = "dev.adabet.sample.Main"
 
 
 def tools() -> None:
-    """Skip without what is compiled and run with."""
+    """Skip if a compiler or runtime is missing."""
     for tool in ("java", "javac", "cc"):
         if shutil.which(tool) is None:
             missing(f"there is no {tool} (make test installs openjdk-17-jdk-headless)")
@@ -39,7 +39,7 @@ def tools() -> None:
 
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command that succeeds."""
+    """Run a command, which must succeed."""
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False, **options)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
@@ -48,7 +48,7 @@ def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def made_once(name: str, sources: Iterable[Path], extra: str = "") -> Iterator[tuple[Path, bool]]:
-    """A folder for what these sources become, and whether that has been made before; other processes wait."""
+    """A folder for the output of these sources, and whether it exists already; other processes wait."""
     digest = hashlib.sha256(extra.encode())
     for source in sorted(sources):
         digest.update(source.read_bytes())
@@ -71,7 +71,7 @@ def made_once(name: str, sources: Iterable[Path], extra: str = "") -> Iterator[t
 
 def kotlinc(sources: Sequence[Path], jar: Path, classpath: Sequence[Path], *options: str) -> None:
     """Compile Kotlin; a warning is an error."""
-    quick = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it is done before it is worth being optimised
+    quick = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it is finished before optimising pays off
     compiler = ["java", *quick, "-cp", f"{KOTLIN}/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
     words = ["-no-stdlib", "-jvm-target", "17", "-Werror", *options, "-cp", joined(classpath), "-d", jar]
     run(*compiler, *words, *sources)
@@ -89,12 +89,12 @@ class Jvm:
     native: Path
 
     def command(self, main: str = PROGRAM, *options: str) -> list[str]:
-        """The words that start a class."""
+        """The command that starts a class."""
         where = [f"-Donnxruntime.native.path={self.native}", "-cp", joined(self.classpath)]
         return ["java", "-XX:+UseSerialGC", *options, *where, main]
 
     def environment(self) -> dict[str, str]:
-        """In which the shim is found."""
+        """The environment in which the shim is found."""
         return {**os.environ, "LD_LIBRARY_PATH": str(self.native)}
 
 
@@ -146,7 +146,7 @@ class Runner:
         )
 
     def job(self, *words: object) -> tuple[int, list[str]]:
-        """Its status, and what it printed."""
+        """Run a job; returns its status and output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\t".join(str(word) for word in words) + "\n")
@@ -159,7 +159,7 @@ class Runner:
         raise AssertionError(f"the JVM ended with {self._process.wait()}: {printed[-20:]}")
 
     def close(self) -> None:
-        """End it, and see that it ends well."""
+        """Stop it and check its exit status."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -168,7 +168,7 @@ class Runner:
 
 
 def words_of(package: Path, command: str, options: dict[str, object]) -> list[str]:
-    """The words of the program: an option is given by its name, _ for -."""
+    """The program's arguments: options are keywords, with _ for -."""
     words = [str(package), command]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
@@ -184,17 +184,17 @@ class Program:
     package: Path
 
     def run(self, command: str, **options: object) -> list[str]:
-        """What it prints, where it succeeds."""
+        """The lines it prints; it must succeed."""
         status, printed = self.runner.job("main", *words_of(self.package, command, options))
         assert status == 0, printed[-3:]
         return printed
 
     def fails(self, command: str, **options: object) -> str:
-        """The message with which it ends."""
+        """The error message; it must fail."""
         status, printed = self.runner.job("main", *words_of(self.package, command, options))
         assert status == 1, printed[-3:]
         return printed[-1]
 
     def alone(self, command: str, **options: object) -> list[str]:
-        """The words that run it in a JVM of its own."""
+        """The command that runs it in a separate JVM."""
         return [*self.jvm.command(), *words_of(self.package, command, options)]

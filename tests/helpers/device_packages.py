@@ -1,6 +1,6 @@
-"""Small device packages made by hand, whose graphs nobody runs but the one that scores: for tests of readers.
+"""Small handwritten device packages for tests of readers; only the scoring graph can be run.
 
-Written from docs/device-package.md alone, so that it is not the package's own writer that says what is right.
+Written according to docs/device-package.md, independently of the package's own writer.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def tensor(name: str, kind: str, shape: list[int], offset: int) -> dict[str, Any
 
 
 def description() -> dict[str, Any]:
-    """Of one entry: a weight of which two channels are trained, a bias, a statistic and the optimizer's."""
+    """One entry: a weight of which two channels are trained, a bias, a statistic and the optimizer's tensors."""
     tensors = [
         {**tensor("fc.weight", "parameter", [2, 4], 0), "channels": {"axis": 0, "indices": [0, 3]}},
         tensor("fc.bias", "parameter", [5], 64),
@@ -134,7 +134,7 @@ def description() -> dict[str, Any]:
 
 
 def write_package(folder: Path, change: Callable[[dict[str, Any]], object] = lambda content: None) -> Path:
-    """Write a package; what ``change`` does to its description is done before it is written."""
+    """Write a package, after applying ``change`` to its description."""
     folder.mkdir(exist_ok=True)
     state = np.zeros(192, np.uint8)
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""The rules of docs/device-package.md written once more, in Python with onnxruntime, to compare samples with."""
+"""The rules of docs/device-package.md in Python with onnxruntime, to compare the samples with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MASK = (1 << 32) - 1
 
 
 class Random:
-    """Its random numbers."""
+    """The random numbers of the format."""
 
     def __init__(self, seed: int, stream: int) -> None:
         self.state = (seed + stream * 0x6C078965) & _MASK
@@ -56,7 +56,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def run_graph(path: Path | onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs, from those of the feeds that the graph has."""
+    """All outputs of a graph, from those of the feeds that it has."""
     graph = session(path) if isinstance(path, Path) else path
     given = {value.name: feeds[value.name] for value in graph.get_inputs()}
     names = [value.name for value in graph.get_outputs()]
@@ -69,7 +69,7 @@ def description(package: Path) -> dict[str, Any]:
 
 
 def features(package: Path, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What steps go on from: one sample at a time, as the format says."""
+    """The inputs of training steps, computed one sample at a time, as the format specifies."""
     content = description(package)
     entry, name = content["entries"][0], content["inputs"][0]["name"]
     found = {kept["name"]: x for kept in entry["boundary"] if kept["input"] is not None}
@@ -93,7 +93,7 @@ def stored(entry: Mapping[str, Any], data: bytes, kinds: tuple[str, ...]) -> dic
 
 
 def losses(package: Path, x: np.ndarray, y: np.ndarray, *, batch: int, seed: int, rate: float) -> Iterator[float]:
-    """Of training by the format's rules, epoch after epoch."""
+    """The losses of training by the format's rules, epoch after epoch."""
     entry = description(package)["entries"][0]
     kept, graph, names = features(package, x), session(package / entry["step"]), entry["names"]
     start = stored(entry, (package / entry["state"]).read_bytes(), ("parameter", "statistic", "optimizer"))
@@ -112,7 +112,7 @@ def losses(package: Path, x: np.ndarray, y: np.ndarray, *, batch: int, seed: int
 
 
 def scores(package: Path, x: np.ndarray) -> dict[str, float]:
-    """Of each layer, by the format's rules."""
+    """The score of each layer, by the format's rules."""
     content = description(package)
     scoring = content["scoring"]
     graph = session(package / scoring["file"])

@@ -1,4 +1,4 @@
-"""Building samples/ios with swiftc, where there is one."""
+"""Builds samples/ios with swiftc, if there is one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compiler() -> str:
 
 
 def includes(folder: Path) -> list[object]:
-    """Where the modules are: of ONNX Runtime's header, and of the library in this folder."""
+    """Include options for the modules of ONNX Runtime's header and of the library in this folder."""
     return ["-I", folder, "-I", SOURCES / "COnnxRuntime" / "include", "-Xcc", f"-I{header_folder()}"]
 
 

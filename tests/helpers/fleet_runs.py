@@ -199,7 +199,7 @@ def spoilt(folder: Path) -> dict[str, Any]:
 
 
 def replace_key(grid: FlowerGrid, task: RoundTask) -> RoundTask:
-    """Ask for artifacts that no node has."""
+    """Request artifacts that no node has."""
     grid._key, grid._have = "ab" * 32, {1, 2, 3}
     return task
 
@@ -291,7 +291,7 @@ def private(folder: Path) -> dict[str, Any]:
 
 
 def simulated(folder: Path) -> dict[str, Any]:
-    """A simulation by each of Flower's aggregations: at once, and in two parts, of which the second resumes."""
+    """A simulation with each of Flower's aggregations: in one run, and in two of which the second resumes."""
     x, y = pictures(160, 0)
     data = {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
     settings = Settings(batch_size=16, learning_rate=0.01, schedule="constant")
@@ -311,7 +311,7 @@ def simulated(folder: Path) -> dict[str, Any]:
 
 
 def certificates(folder: Path) -> dict[str, str]:
-    """An authority of our own and a certificate for 127.0.0.1."""
+    """A test certificate authority and a certificate for 127.0.0.1."""
     import datetime
     import ipaddress
 

@@ -1,4 +1,4 @@
-"""Flower's processes for a test: a superlink, supernodes, and runs whose outcome is looked at."""
+"""Flower's processes for a test: a superlink, supernodes, and runs whose outcome is checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 150  # seconds, after which a run has failed
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """In which Flower and Ray write nothing elsewhere, ask nobody and install nothing."""
+    """An environment in which Flower and Ray write nothing elsewhere, use no network and install nothing."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
     return kept | {
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 
 class Processes:
-    """Flower's processes of one test, each in a group of its own, which ends with the test.
+    """Flower's processes of one test, each in its own process group, which is ended with the test.
 
     Args:
         python: with Flower.
@@ -84,7 +84,7 @@ class Processes:
         return process
 
     def documented(self, program: str, **places: object) -> list[str]:
-        """The words after a program in docs/fleet.md, with what is there in place of what stands for it."""
+        """The arguments of a program in docs/fleet.md, with placeholders replaced."""
         block = re.search(r"```sh\n(.+?)```", (ROOT / "docs" / "fleet.md").read_text(), re.DOTALL)
         assert block is not None
         (line,) = re.findall(rf"^{program} (.+)$", block[1].replace("\\\n", " "), re.MULTILINE)
@@ -112,12 +112,12 @@ class Processes:
         raise AssertionError(self.logs())
 
     def supernode(self, number: int, data: Path, kept: Path) -> subprocess.Popen[bytes]:
-        """A node, as the docs have it."""
+        """Start a node as documented."""
         words = self.documented("flower-supernode", **{"/data/mine.npz": data, "/var/lib/adabet": kept})
         return self.start(f"node{number}", "flower-supernode", *words)
 
     def insecure_node(self, number: int, data: Path, kept: Path) -> subprocess.Popen[bytes]:
-        """A node of a superlink without certificates."""
+        """Start a node of a superlink without certificates."""
         where = ["--superlink", f"127.0.0.1:{self._port}", "--host", "127.0.0.1", "--port", str(free_port())]
         config = f'data="{data}" folder="{kept}"'
         return self.start(f"node{number}", "flower-supernode", "--insecure", *where, "--node-config", config)
@@ -131,16 +131,16 @@ class Processes:
         return done.stdout
 
     def submit(self, app: str | Path, *words: str) -> str:
-        """Begin a run: its number."""
+        """Start a run; returns its number."""
         return str(json.loads(self.flwr("run", str(app), "here", "--format", "json", *words))["run-id"])
 
     def run(self, app: str | Path, here: str = "here", *words: str) -> None:
-        """Run an app, and see that its run has not failed: `flwr run` says 0 for one that did."""
+        """Run an app, and check that its run has not failed: `flwr run` exits with 0 even then."""
         assert here == "here"
         number, results = self.submit(app, *words), Path(f"{app}-results")
         end, status = time.monotonic() + PATIENCE, ""
         while time.monotonic() < end and not (results / "delta.safetensors").is_file():
-            time.sleep(0.2)  # asking takes the time of a start of Python
+            time.sleep(0.2)  # each query starts a Python process
             if "run_serverapp failed" in self.logs():
                 break
         while time.monotonic() < end + 30 and not status.startswith("finished"):
@@ -153,10 +153,10 @@ class Processes:
 
 
 def ended(process: subprocess.Popen[bytes], *, killed: bool = False) -> None:
-    """End a process and all that it started: by SIGTERM, or where `killed`, by SIGKILL."""
+    """End a process and its children by SIGTERM or, if `killed`, by SIGKILL."""
     family = []
     if process.poll() is None:
-        family = psutil.Process(process.pid).children(recursive=True)  # some are in groups of their own
+        family = psutil.Process(process.pid).children(recursive=True)  # some are in separate groups
         if killed:
             process.kill()
         else:

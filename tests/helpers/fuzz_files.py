@@ -1,8 +1,8 @@
 """Damaged and adversarial files: models, data, images and records, made from good ones by seeded mutations.
 
-``run(count, seed, folder)`` opens each of them in a child process with a limit on memory and on processor time, and
-says what happened: success, or an `AdabetError`, or one of the outcomes that must not be: another exception, a crash,
-too much memory, too much time. As a script:
+``run(count, seed, folder)`` opens each of them in a child process with limits on memory and processor time, and reports
+the outcome: success, an `AdabetError`, or a fault: another exception, a crash, too much memory, too much time. As a
+script:
 
     python tests/helpers/fuzz_files.py COUNT [SEED] [--first NUMBER] [--all]
 """
@@ -45,7 +45,7 @@ _PATIENCE = 300  # of the clock, for a process that waits
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: ``success``, ``refused`` or something that must not be."""
+    """Outcome for one file: ``success``, ``refused`` or a fault."""
 
     number: int
     what: str
@@ -74,7 +74,7 @@ def _write_npz(folder: Path, rng: Rng) -> tuple[Path, str]:
         file = BytesIO()
         np.savez(file, x=x, y=y)
         path.write_bytes(damaged(file.getvalue(), rng))
-    elif kind == 1:  # an archive that says it holds more than there is, or that unpacks to very much
+    elif kind == 1:  # an archive that claims to hold more than it does, or unpacks to a huge size
         many = int(pick((10**6, 10**9, 10**15, 2**63), rng))
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("x.npy", _npz_header(f"({many}, 3, 8, 8)") + bytes(1000))
@@ -197,7 +197,7 @@ def _open(path: Path, good: Path) -> None:
 
 
 def _serve(connection: Connection, good: Path) -> None:
-    """Open files one after another and say what happened."""
+    """Open files one after another and report the outcomes."""
     warnings.simplefilter("ignore")
     from adabet_onnx import AdabetError
 
@@ -294,7 +294,7 @@ def run(count: int, seed: int, folder: Path, *, first: int = 0) -> Iterator[Outc
 
 
 def main() -> None:
-    """Run, print what must not be and a count of all outcomes."""
+    """Run, and print the faults and a count of all outcomes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("count", type=int)
     parser.add_argument("seed", type=int, nargs="?", default=0)

@@ -132,7 +132,7 @@ def damaged(data: bytes, rng: Rng) -> bytes:
             changed[at:at] = changed[at : at + many]
         elif kind == 5:
             changed[at:at] = rng.bytes(many)
-        else:  # a large number in protobuf's coding
+        else:  # a large number in protobuf encoding
             changed[at : at + 9] = b"\xff" * 8 + b"\x7f"
     return bytes(changed)
 
@@ -176,7 +176,7 @@ def _operator(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _edge(proto: onnx.ModelProto, rng: Rng) -> None:
-    """Other inputs: values made later (cycles), an own output, nothing, or something unknown."""
+    """Other inputs: later values (cycles), an output of the same node, none, or an unknown one."""
     names = [name for node in proto.graph.node for name in node.output] + ["", "nowhere", "input"]
     names += [tensor.name for tensor in proto.graph.initializer]
     node = pick(proto.graph.node, rng)
@@ -239,7 +239,7 @@ def _elements(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _bomb(proto: onnx.ModelProto, rng: Rng) -> None:
-    """A node before the last one's result that asks for any amount of memory or time."""
+    """A node before the last one's result that needs any amount of memory or time."""
     many = int(pick((10**6, 10**9, 10**12, 2**62, -1, 0), rng))
     kind = rng.integers(6)
     constants = {"bomb/shape": np.array([many, 4]), "bomb/start": np.array(0), "bomb/end": np.array(many)}
@@ -366,7 +366,7 @@ def _sparse(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _sparse_as_it_is(proto: onnx.ModelProto, rng: Rng) -> None:
-    """A tensor made sparse; now and then its indices or values are wrong."""
+    """A tensor converted to sparse form, sometimes with wrong indices or values."""
     tensor = pick([item for item in proto.graph.initializer if item.data_type == TensorProto.FLOAT], rng)
     _make_sparse(proto, tensor)
     made = proto.graph.sparse_initializer[-1]

@@ -1,11 +1,11 @@
-"""Trainings that are killed at random moments and resumed, against one that was left alone.
+"""Trainings that are killed at random moments and resumed, compared with an uninterrupted one.
 
     python tests/helpers/kills.py COUNT SEED FOLDER
 
-Each training is a fork of this process, which has imported everything but run nothing, and ends by SIGKILL at a moment
-drawn from the time that a whole one takes; every other one is killed once more while it is resumed. Printed is a JSON
-object: kills, of these while features were written, while it trained, and before or after; trainings that were resumed,
-and how many ended with other parameters or left files of features.
+Each training is a fork of this process, which has imported everything but run nothing, and is killed by SIGKILL at a
+random moment of the duration of a complete one; every other one is killed once more while it resumes. Prints a JSON
+object: the number of kills, in total, while features were written, during training, and before or after; the resumed
+trainings, and how many of them ended with other parameters or left feature files.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def make(folder: Path) -> None:
 
 
 def train(folder: Path, resume: bool) -> None:
-    """Train, or go on; features are computed in many small pieces, so that there is time to be killed."""
+    """Train or resume; features are computed in many small pieces, so that there is time to be killed."""
     memory._LEAST = memory._MOST = 1
     Trainer(folder / "a", threads=1).fit(folder / "data.npz", settings=SETTINGS, resume=resume)
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Do something in a process of its own: its number."""
+    """Run a function in a fork; returns the process id."""
     number = os.fork()
     if number == 0:
         code = 1
@@ -68,7 +68,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def done(work: Callable[[], None]) -> float:
-    """Do it to its end: the seconds it took."""
+    """Run it to the end; returns the seconds it took."""
     began = time.perf_counter()
     _, status = os.waitpid(forked(work), 0)
     if status:
@@ -77,7 +77,7 @@ def done(work: Callable[[], None]) -> float:
 
 
 def killed(work: Callable[[], None], seconds: float) -> bool:
-    """Kill it after so long: whether it had not ended by itself."""
+    """Kill it after so many seconds; returns whether it was still running."""
     number = forked(work)
     time.sleep(seconds)
     os.kill(number, signal.SIGKILL)
@@ -92,7 +92,7 @@ def parameters(folder: Path) -> dict[str, bytes]:
 
 
 def phase(folder: Path, was_killed: bool) -> str:
-    """What a killed training was at."""
+    """The phase in which a training was killed."""
     names = [path.name for path in (folder / "a" / "training").glob("*")] if was_killed else []
     names += [path.name for path in (folder / "a" / "training").glob(".*.part")] if was_killed else []
     if any(name.endswith(".part") and ".features." in name for name in names):

@@ -1,4 +1,4 @@
-"""Many one-node graphs checked in one session: a session for each would take most of the time."""
+"""Checks many one-node graphs in one session: separate sessions would take most of the time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one_graph(cases: Sequence[Case], opset: int) -> tuple[onnx.ModelProto, dict[
 
 
 def refused(cases: Sequence[Case], opset: int) -> list[str | None]:
-    """For each case, why it has no gradient, or None."""
+    """For each case, the reason why it has no gradient, or None."""
     made = ir.from_proto(one_graph(cases, opset)[0])
     annotate(made, measure=False)
     found = []

@@ -1,4 +1,4 @@
-"""What tests/runtime/test_provider.py runs where onnxruntime has OpenVINO: results on CPU and provider, as JSON.
+"""Run by tests/runtime/test_provider.py with the OpenVINO build of onnxruntime: results on CPU and provider, as JSON.
 
 Usage: python on_a_provider.py MODEL DATA FOLDER
 """
@@ -31,7 +31,7 @@ OPENVINO = Runtime(threads=1, provider="openvino", provider_options={"device_typ
 
 
 def declined() -> onnx.ModelProto:
-    """A model of which OpenVINO takes nothing but the end: it knows no Det."""
+    """A model of which OpenVINO supports only the end: it has no Det."""
     random = np.random.default_rng(0)
     weights = {"conv.weight": (4, 3, 3, 3), "fc.weight": (4, 3), "fc.bias": (3,)}
     nodes = [
@@ -53,7 +53,7 @@ def declined() -> onnx.ModelProto:
 
 
 def told(model: str | onnx.ModelProto, x: np.ndarray) -> list[str]:
-    """What is said of where its nodes run, in two predictions."""
+    """The messages about where its nodes run, in two predictions."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -1,7 +1,7 @@
 """One small trainable model for each operator: a learned vector, the operator, and a linear head.
 
-`check` says of each backend whether the vector can be trained through the operator; the tests see whether that is
-what happens when artifacts are made.
+`check` predicts for each backend whether the vector can be trained through the operator; the tests compare this with
+creating artifacts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class OperatorCase:
     """The nodes between the trained vector ``h`` and the head, whose input is the last node's first output.
 
     Attributes:
-        nodes: of them; the first one is the operator in question.
+        nodes: the nodes; the first one is the tested operator.
         shape: of one sample of ``h``.
         constants: further inputs.
         low: added to ``h``, which is otherwise between -1.5 and 1.5.
@@ -90,7 +90,7 @@ def one(
     at: int = 0,
     **attributes: Any,
 ) -> OperatorCase:
-    """A node of ``h`` and constants (None: left out); ``at``: position of ``h`` among the inputs."""
+    """A node with the inputs ``h`` and constants (None: omitted); ``at``: position of ``h``."""
     names = ["" if c is None else f"c{i}" for i, c in enumerate(constants)]
     named = {n: c for n, c in zip(names, constants, strict=True) if c is not None}
     inputs = [*names[:at], "h", *names[at:]]
@@ -336,7 +336,7 @@ CASES: dict[str, OperatorCase] = {
 
 
 def tried(case: OperatorCase) -> dict[str, Any]:
-    """What happens when the vector is trained, whatever `check` would say: an error, and the gradients' difference."""
+    """The result of training the vector without `check`: an error, and the gradients' difference."""
     import tempfile
 
     from adabet_onnx import AdabetError, Choices, make_artifacts, open_model

@@ -1,4 +1,4 @@
-"""Wrong gradients, planted alike into the gradient and the step graph of an artifact folder."""
+"""Plants wrong gradients, the same in the gradient graph and the step graph of an artifact folder."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Planted:
 
     Attributes:
         kind: of fault.
-        where: name of the node it was planted at.
-        share: squared length of what is wrong over that of the right gradient, all parameters together.
+        where: name of the node where it was planted.
+        share: squared norm of the error relative to that of the correct gradient, over all parameters.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Planted:
 
 
 def plant(manifest: Manifest, seed: int) -> Planted | None:
-    """Plant one fault that carries at least SHARE; None where the graph has no place for one.
+    """Plant one fault with a share of at least SHARE; None if the graph has no place for one.
 
     The kind and the place are random. The folder's files are changed; hashes in the manifest are not.
     """
@@ -96,7 +96,7 @@ def _sums(proto: onnx.ModelProto) -> Iterator[str]:
 
 
 def _reductions(proto: onnx.ModelProto) -> Iterator[str]:
-    """Where the gradient of what was broadcast is summed."""
+    """Sums of the gradient of a broadcast value."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     for node in _backward(proto):
         if node.op_type == "ReduceSum" and len(node.input) == 2 and node.input[1] in stored:
@@ -140,7 +140,7 @@ def _at(proto: onnx.ModelProto, where: str) -> tuple[int, onnx.NodeProto]:
 
 
 def _drop(proto: onnx.ModelProto, where: str, rng: Rng) -> None:
-    """One path less in a sum: the other one alone, times one."""
+    """Drop one path of a sum: use only the other one, times one."""
     _, node = _at(proto, where)
     kept = node.input[int(rng.integers(len(node.input)))]
     del node.input[:]
@@ -174,7 +174,7 @@ def _zero_channels(proto: onnx.ModelProto, where: str, rng: Rng) -> None:
 
 
 def _extents(proto: onnx.ModelProto, where: str) -> list[int]:
-    """In the step graph gradients are no outputs: their shape is that of the parameter."""
+    """In the step graph, gradients are not outputs: their shape is that of the parameter."""
     inferred = onnx.shape_inference.infer_shapes(proto)
     name = _at(proto, where)[1].output[0]
     value = next(value for value in inferred.graph.value_info if value.name == name)
@@ -186,7 +186,7 @@ def _transpose(proto: onnx.ModelProto, where: str, rng: Rng) -> None:
 
 
 def _average(proto: onnx.ModelProto, where: str, rng: Rng) -> None:
-    """A mean where the gradient of what was broadcast is a sum."""
+    """A mean instead of the sum for the gradient of a broadcast value."""
     _at(proto, where)[1].op_type = "ReduceMean"
     if proto.opset_import[0].version < 18:  # axes are still an attribute of it
         node = _at(proto, where)[1]

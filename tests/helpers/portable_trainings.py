@@ -1,4 +1,4 @@
-"""Artifacts of the portable backend, models whose logits have more axes, and what torch's training of them gives."""
+"""Artifacts of the portable backend, models whose logits have more axes, and the results of torch training."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ from adabet_onnx.training.selfcheck import check
 
 STRATEGIES = ("subset", "subset", "all", "last", "random", "adabet")
 PARAMETER, OUTPUT = 2e-4, 2e-4  # relative differences that pass
-_LEAST = 1e-3  # a gradient that float32 knows to PARAMETER: of one that is zero, only rounding remains
-_ROUNDING = 5.0  # times what torch in float32 is off: a difference that passes besides
-_NO_GRADIENT_NEEDED = {"Constant", "Shape", "Dropout", "Identity"}  # folded, or taken away on opening
+_LEAST = 1e-3  # gradients below this are zero except for rounding
+_ROUNDING = 5.0  # also passes: this multiple of torch's error in float32
+_NO_GRADIENT_NEEDED = {"Constant", "Shape", "Dropout", "Identity"}  # folded or removed on opening
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done with a graph.
+    """What to do with a graph.
 
     Attributes:
         strategy: one of STRATEGIES.
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a graph.
+    """The outcome for a graph.
 
     Attributes:
         rejected: the message, if it was.
@@ -67,12 +67,12 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the outcome is correct."""
         return self.rejected is not None or (self.parameter <= PARAMETER and self.output <= OUTPUT)
 
 
 def has_rules(drawn: Drawn) -> bool:
-    """Whether the graph consists of operators with gradient rules alone."""
+    """Whether all operators of the graph have gradient rules."""
     return drawn.operators <= {*differentiable_operators(), *_NO_GRADIENT_NEEDED}
 
 
@@ -89,7 +89,7 @@ def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
 
     Raises:
         Exception: anything but an AdabetError is a fault.
-        AssertionError: a right gradient was refused by the check, or a trained tensor is unknown to the reference.
+        AssertionError: the check rejected a correct gradient, or the reference does not know a trained tensor.
     """
     rng = np.random.default_rng(plan.seed)
     shape = [d.dim_value for d in drawn.proto.graph.input[0].type.tensor_type.shape.dim][1:]
@@ -146,7 +146,7 @@ def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
     rounding = {name: 1e-6 * float(np.abs(after[name]).max()) for name in before}
     error = _furthest(steps, gradients, rate, rounding)
     output = tiny.difference(exported, expected)
-    if error > PARAMETER or output > OUTPUT:  # what float32 makes of it by itself does not count
+    if error > PARAMETER or output > OUTPUT:  # float32's own rounding does not count
         rough, rounded = by_torch(torch.float32)
         error -= _ROUNDING * _furthest({name: rate * g for name, g in rough.items()}, gradients, rate, rounding)
         output -= _ROUNDING * tiny.difference(rounded, expected)
@@ -166,7 +166,7 @@ def train_from_features(drawn: Drawn, start: float, folder: Path) -> None:
         selection = Selection(model.sha256, "layers", tuple(layer.name for layer in late), tuple(names))
         choices = Choices(loss=drawn.loss)
         made = make_artifacts(model, selection, folder / "a", backend="portable", choices=choices, check=False)
-    except AdabetError:  # what is rejected, and that it may be, is another test's
+    except AdabetError:  # another test checks what may be rejected
         return
     assert_equal_training(Uncut(model, selection, choices), made, sample_feeds(made, BATCH), steps=3, alone=False)
 

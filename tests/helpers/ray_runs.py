@@ -32,7 +32,7 @@ def plan(**how) -> Plan:
 
 
 def kill_one_training(killed: list[int], ended: threading.Event) -> None:
-    """Kill the first worker process that is seen in a training."""
+    """Kill the first worker process that is seen training."""
     while not ended.is_set() and not killed:
         for process in psutil.process_iter(["pid", "cmdline"]):
             if (process.info["cmdline"] or [""])[0].startswith("ray::_train"):
@@ -51,7 +51,7 @@ def die() -> None:
 
 
 def failures(cluster: Cluster) -> dict[str, list[str]]:
-    """What is raised for a task that raises an error, and for one whose process dies each time."""
+    """The exceptions for a task that raises an error, and for one whose process always dies."""
     raised = {}
     for function in (fail, die):
         try:

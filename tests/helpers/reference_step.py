@@ -1,4 +1,4 @@
-"""One step of gradient descent on an ONNX file in float64, by torch alone; nothing of the package takes part."""
+"""One step of gradient descent on an ONNX file in float64, by torch alone, without the package."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def stepped(
     that stands in a branch of an If is trained there.
 
     Raises:
-        KeyError: a parameter that is nothing in the model.
+        KeyError: a parameter that does not exist in the model.
     """
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for name, tensor in _in_branches(made.graph).items():
-        if name in parameters:  # what stands in the graph outside takes the place of what stands in the branch
+        if name in parameters:  # the outer value replaces the one in the branch
             made.graph.initializer.add().CopyFrom(tensor)
     stored = {tensor.name: tensor for tensor in made.graph.initializer}
     computed = [name for name in parameters if name not in stored]

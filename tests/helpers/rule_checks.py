@@ -1,6 +1,6 @@
 """Checks of one gradient rule: against torch and finite differences in float64.
 
-A rule is tried on a graph of one or a few nodes; the loss is the sum of the output times fixed random numbers.
+A rule is tested on a graph of one or a few nodes; the loss is the sum of the output times fixed random numbers.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def graph_of(
     graph = helper.make_graph(nodes, "rule", inputs, [output], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    if not inferred.graph.output[0].type.tensor_type.elem_type:  # nothing is inferred after a GroupNormalization
+    if not inferred.graph.output[0].type.tensor_type.elem_type:  # shape inference stops at a GroupNormalization
         double = any(array.dtype == np.float64 for array in (*feeds.values(), *(constants or {}).values()))
         inferred.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE if double else TensorProto.FLOAT
     return inferred
 
 
 def obstacles(model: onnx.ModelProto, wrt: Sequence[str]) -> list[str]:
-    """Why gradients of ``wrt`` cannot be had; an empty list if they can."""
+    """The reasons why ``wrt`` has no gradients; empty if it has."""
     made = ir.from_proto(model)
     annotate(made)
     found = {value.name: value for value in (*made.graph.inputs, *made.graph.initializers.values())}
@@ -81,7 +81,7 @@ def gradient_graph(model: onnx.ModelProto, wrt: Sequence[str], allowed: Sequence
     made.graph.extend(build.nodes)
     made.graph.inputs.append(seed)
     build.begin("out")
-    for name in wrt:  # an Identity each: two gradients may be one value
+    for name in wrt:  # an Identity for each, since two gradients may be the same value
         node = ir.node("Identity", [gradients[values[name]]], name=f"out/{name}")
         node.outputs[0].name = f"gradient of {name}"
         node.outputs[0].dtype = gradients[values[name]].dtype

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 FUNCTION_LINES, MODULE_LINES = 60, 400
-# Phrases that no text of the repository contains: riddles and translations of what has a plain name.
+# Phrases that no text of the repository contains: riddles, and translations of standard terms.
 PHRASES = (
     "way back",
     "refused with a word",
@@ -99,7 +99,7 @@ def long_modules(files: Iterable[Path], root: Path, limit: int = MODULE_LINES) -
 
 
 def _code_lines(source: str) -> set[int]:
-    """Lines on which a token other than a comment stands."""
+    """Lines with a token other than a comment."""
     blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -165,7 +165,7 @@ def _forbidden(node: ast.AST) -> str | None:
 
 
 def repeated_classes(files: Iterable[Path], root: Path) -> list[str]:
-    """Public classes of which several have one name."""
+    """Public classes that share a name."""
     places: dict[str, list[str]] = defaultdict(list)
     for path in files:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -175,7 +175,7 @@ def repeated_classes(files: Iterable[Path], root: Path) -> list[str]:
 
 
 def repeated_modules(files: Iterable[Path], root: Path, commands: Collection[str]) -> list[str]:
-    """Names that three or more modules have, but for roles, and for what `cli` and `report` call like a command."""
+    """Names of three or more modules, except roles, and modules of `cli` and `report` named after a command."""
     places: dict[str, list[str]] = defaultdict(list)
     for path in files:
         inner = path.relative_to(root)
@@ -221,7 +221,7 @@ def _of_a_graph(node: ast.expr) -> bool:
 
 
 def outside(changes: dict[str, list[int]], allowed: Collection[str]) -> list[str]:
-    """Modules that change graphs and are neither allowed to nor in an allowed folder, a line each."""
+    """Modules that change graphs without being allowed, one line each."""
     return [
         f"{module} changes a graph in lines {', '.join(map(str, lines))}"
         for module, lines in changes.items()
@@ -233,12 +233,12 @@ def outside(changes: dict[str, list[int]], allowed: Collection[str]) -> list[str
 
 
 def written_out(folder: Path, names: Collection[str], allowed: Collection[str]) -> list[str]:
-    """Names of files that modules write out, though a constant holds them, a line each.
+    """File names that modules write as literals although there is a constant, one line each.
 
     Args:
         folder: of the package.
         names: the names.
-        allowed: modules that may, relative to the folder. Docstrings may anywhere.
+        allowed: modules where literals are allowed, relative to the folder; docstrings are allowed anywhere.
     """
     results = []
     for path in python_files(folder):
@@ -250,7 +250,7 @@ def written_out(folder: Path, names: Collection[str], allowed: Collection[str]) 
 
 
 def manifest_contents(folder: Path, allowed: Collection[str]) -> list[str]:
-    """Uses of a manifest's `content` outside of the modules of its class, a line each."""
+    """Uses of a manifest's `content` outside the modules of its class, one line each."""
     results = []
     for path in python_files(folder):
         module = path.relative_to(folder).as_posix()

@@ -450,7 +450,7 @@ def _weights(model: ModelProto, dtype: torch.dtype) -> Values:
 
 
 def _execute(model: ModelProto, weights: Values, feeds: Feeds, dtype: torch.dtype) -> Values:
-    """Every named value of the graph; a feed takes the place of an initializer of its name."""
+    """Every named value of the graph; a feed replaces an initializer of the same name."""
     return execute(model, {**weights, **{name: _tensor(v, dtype) for name, v in feeds.items()}}, dtype)
 
 
@@ -458,7 +458,7 @@ _TORCH_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # where to
 
 
 def _recurrent(op_type: str, x: Inputs, a: Attributes, opset: int) -> Any:
-    """By torch's own kernels, but for the GRU that it does not have (linear_before_reset = 0)."""
+    """By torch's own kernels, except the GRU that it lacks (linear_before_reset = 0)."""
     data, w, r = x[0], x[1], x[2]
     directions, units = w.shape[0], r.shape[2]
     bias = _input(x, 3, w.new_zeros(directions, 2 * w.shape[1]))
@@ -519,7 +519,7 @@ def execute(model: ModelProto, given: Values, dtype: torch.dtype = torch.float64
 
 
 def _execute_node(node: NodeProto, values: Values, opset: int, dtype: torch.dtype) -> None:
-    """Put a node's outputs among the values."""
+    """Compute a node's outputs and add them to the values."""
     if node.op_type == "If":
         branch = _attributes(node, dtype)["then_branch" if bool(values[node.input[0]]) else "else_branch"]
         inner = {w.name: _tensor(numpy_helper.to_array(w), dtype) for w in branch.initializer} | values
@@ -614,7 +614,7 @@ def train(
     """The loss before each step of torch.optim ('sgd' or 'adamw', one step a batch), and the final values.
 
     Each batch is (feeds, labels) as `gradients` takes them; each value has its initializer's shape, in
-    `dtype`. `eps` is AdamW's; its betas are 0.9 and 0.999. The model itself is left as it is.
+    `dtype`. `eps` is AdamW's; its betas are 0.9 and 0.999. The model itself is not changed.
     """
     leaves, evaluate = _problem(model, parameters, loss, logits, dtype)
     kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": partial(torch.optim.AdamW, eps=eps)}

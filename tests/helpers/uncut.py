@@ -1,4 +1,4 @@
-"""A training by the step from the model's inputs on, before it is cut: what one from features must equal."""
+"""Training by the uncut step, from the model's inputs: training from features must equal it."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def assert_equal_training(
         uncut: the training by the whole graphs.
         manifest: of the artifacts.
         feeds: a batch.
-        steps: how many.
-        alone: take features that were computed sample by sample, which the CPU makes the same bits of but where a
-            product has the samples in its columns; otherwise those of the batch, which they must be close to.
+        steps: number of steps.
+        alone: use features that were computed sample by sample, which are bit-identical on the CPU except where a
+            product has the samples in its columns; otherwise those of the batch, which must be close.
     """
     from adabet_onnx.portable.features import Features
     from adabet_onnx.training.samples import sample_labels

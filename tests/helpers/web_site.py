@@ -1,4 +1,4 @@
-"""The page of samples/web, built in a folder of its own, as its README says."""
+"""The page of samples/web, built in a separate folder, as its README says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDED = ("onnxruntime-web", "vite", "typescript", "axe-core", "playwright-core"
 
 
 def lacking() -> str | None:
-    """What is not installed of what building and trying the page needs."""
+    """The missing tools for building and testing the page."""
     gone = [name for name in NEEDED if not (MODULES / name).is_dir()]
     return f"npm packages {', '.join(gone)}" if gone else None
 
@@ -24,7 +24,7 @@ def build_site(folder: Path, *options: str) -> Path:
     """Copy the sample, make its package, build it.
 
     Args:
-        folder: that is made.
+        folder: the folder to create.
         options: of scripts/make_demo.py.
 
     Returns:

@@ -1,5 +1,5 @@
-// node app.mjs CHROMIUM SITE FOLDER: use the page of samples/web as people do, in a real browser of a phone's width; print
-// what was seen as JSON. FOLDER has what they bring along, and takes what they download.
+// node app.mjs CHROMIUM SITE FOLDER: use the page of samples/web like a user, in a real browser with the width of a
+// phone; prints a report as JSON. FOLDER has the user's files, and receives downloads.
 
 import { readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -24,7 +24,7 @@ const ARGUMENTS = [
 const browser = await chromium.launch({ executablePath, args: ARGUMENTS });
 const seen = { problems: [], violations: [], sideways: [], states: [] };
 
-/** A page of its own storage, whose complaints are kept. */
+/** A page with separate storage, whose errors are recorded. */
 async function visit(given) {
   const context =
     given ?? (await browser.newContext({ viewport: { width: 390, height: 844 }, permissions: ["camera"] }));
@@ -52,7 +52,7 @@ const LOOKS = [
   [1280, "light"],
 ];
 
-/** What axe finds, and whether the page scrolls sideways, in the first of these looks. */
+/** The findings of axe, and whether the page scrolls sideways, in the first `looks` of LOOKS. */
 async function inspect(tab, state, looks = 2) {
   seen.states.push(state);
   if (await tab.evaluate(() => globalThis.axe === undefined)) await tab.evaluate(axe);
@@ -74,7 +74,7 @@ async function inspect(tab, state, looks = 2) {
   await tab.setViewportSize({ width: 390, height: 844 });
 }
 
-/** Give files to an input and return the message that comes. */
+/** Pass files to an input and return the resulting message. */
 async function refused(tab, input, files) {
   await tab.evaluate(() => document.querySelectorAll(".alert button").forEach((button) => button.click()));
   await tab.setInputFiles(input, files);
@@ -88,7 +88,7 @@ async function saved(tab, button, name) {
   await file.saveAs(join(own, name));
 }
 
-/** Look at the example, score, choose within a memory limit, train with a pause. */
+/** Load the example, score, choose within a memory limit, train with a pause. */
 async function adapt(tab) {
   await inspect(tab, "fresh", 4);
   await tab.click("#example");
@@ -138,7 +138,7 @@ async function adapt(tab) {
   await saved(tab, "#save-selected", "selected.bin");
 }
 
-/** Leave in the middle of an epoch, come back, go on. */
+/** Leave in the middle of an epoch, come back, resume. */
 async function comeBack(tab) {
   await tab.fill("#epochs", "200");
   await tab.click("#train");
@@ -186,7 +186,7 @@ async function offline(tab) {
   await tab.context().setOffline(false);
 }
 
-/** Restore what was downloaded, and files that are none. */
+/** Restore the downloaded delta, and try invalid files. */
 async function restore(tab) {
   const delta = await readFile(join(own, "page.safetensors"));
   const file = (buffer, name = "d.safetensors") => ({ name, mimeType: "application/octet-stream", buffer });
@@ -224,7 +224,7 @@ async function restore(tab) {
   seen.restored = await number(tab, "#now");
 }
 
-/** A full storage is told, and training goes on. */
+/** Full storage is reported, and training continues. */
 async function full(tab) {
   const break_ = () => {
     IDBObjectStore.prototype.kept = IDBObjectStore.prototype.put;
@@ -278,7 +278,7 @@ async function ownPictures(tab) {
   await says(tab, "#model-text", "digits");
 }
 
-/** The whole flow with keys alone. */
+/** The whole flow with the keyboard alone. */
 async function keys() {
   const tab = await visit();
   const to = async (id) => {
@@ -321,8 +321,8 @@ const timed = async (part, tab) => {
   seen.seconds = { ...seen.seconds, [part.name]: Math.round(performance.now() - start) / 1000 };
 };
 /**
- * On a GPU that is done in software. Then on one that computes wrongly: the runtime's module for it is replaced by one
- * that trains on the processor, with losses that are half a percent too high.
+ * On a software GPU; then on one that computes incorrectly: the runtime's module for it is replaced by one that trains
+ * on the processor, with losses half a percent too high.
  */
 async function gpu() {
   const other = await chromium.launch({

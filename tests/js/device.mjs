@@ -1,4 +1,4 @@
-// node device.mjs CORE RUNTIME JOB.json: what tests ask of samples/web/core, compiled into CORE; prints JSON.
+// node device.mjs CORE RUNTIME JOB.json: jobs of the tests of samples/web/core, compiled into CORE; prints JSON.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ const web = runtime === "onnxruntime-web";
 const module = await import(runtime);
 if (web) module.env.wasm.numThreads = 1;
 
-/** React Native reads tensors from the beginning of their buffers: nothing may be given to it as a view. */
+/** React Native reads tensors from the beginning of their buffers: no views may be passed to it. */
 class Whole extends module.Tensor {
   constructor(type, data, dims) {
     if (data.byteOffset !== 0 || data.byteLength !== data.buffer.byteLength)
@@ -31,7 +31,7 @@ const source = (path) => ({ read: (name) => readFile(join(path, name)) });
 const data = (x, y) => ({ samples: floats(x), labels: labels(y) });
 const opened = (path = job.package) => core.open(ort, source(path), options);
 
-/** An error's code and text; null where there was none. */
+/** An error's code and text; null if there was none. */
 async function failure(work) {
   try {
     await work();
@@ -44,7 +44,7 @@ async function failure(work) {
   }
 }
 
-/** Train, whole and interrupted, and use what was trained. */
+/** Train, with and without an interruption, and use the result. */
 async function train() {
   const device = await opened();
   const training = await device.training(device.description.entries[0].name);
@@ -131,7 +131,7 @@ async function score() {
   };
 }
 
-/** Mistakes of programs and of data, and what stays as it was. */
+/** Mistakes in calls and data, and the values that must not change. */
 async function mistakes() {
   const device = await opened();
   const training = await device.training(device.description.entries[0].name);
@@ -196,7 +196,7 @@ async function foreign() {
   return null;
 }
 
-/** Use damaged packages: files are replaced in what is read. */
+/** Use damaged packages, by replacing files on reading. */
 async function damaged() {
   const found = [];
   for (const { replaced } of job.cases) {

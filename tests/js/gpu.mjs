@@ -1,4 +1,4 @@
-// What a page does on a GPU with either bundle of onnxruntime-web: train an artifact folder, or run single models.
+// Jobs of a page on a GPU with either bundle of onnxruntime-web: train an artifact folder, or run single models.
 
 const ARRAYS = { float32: Float32Array, int32: Int32Array, bool: Uint8Array };
 
@@ -15,17 +15,17 @@ async function fetched(value) {
   return value.location === "cpu" ? value.data : value.getData();
 }
 
-/** Session options; with a layout only where one is given. */
+/** Session options; with a layout only if one is given. */
 function options(layout) {
   return { executionProviders: [layout ? { name: "webgpu", preferredLayout: layout } : "webgpu"] };
 }
 
 /**
  * Losses of training steps, and the parameters after them. Features, parameters and state stay on the GPU: only the
- * loss is fetched. Every buffer is disposed of when its successor is there.
+ * loss is fetched. Every buffer is disposed of once its successor exists.
  *
  * @param ort the module onnxruntime-web
- * @param load gives the bytes of a file of the artifact folder
+ * @param load returns the bytes of a file of the artifact folder
  * @param given {batches: [{x, xShape, y}], rate}; @param layout NCHW, NHWC or none
  */
 export async function train(ort, load, given, layout) {
@@ -78,7 +78,7 @@ export async function train(ort, load, given, layout) {
 }
 
 /**
- * The outputs of models, or what they failed with.
+ * The outputs of models, or their errors.
  *
  * @param models [{name, model (base64), feeds: {name: {dtype, data, shape}}}]
  */

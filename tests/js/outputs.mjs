@@ -1,4 +1,4 @@
-// node outputs.mjs onnxruntime-node|onnxruntime-web JOBS.json: run models on one input each and write what they give.
+// node outputs.mjs onnxruntime-node|onnxruntime-web JOBS.json: run models on one input each and write their outputs.
 // A job has model (a path), external (names of files beside it), x (a file of float32), shape and output (a path).
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

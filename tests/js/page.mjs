@@ -1,5 +1,5 @@
-// node page.mjs CHROMIUM PAGE.html WIDTH [SCREENSHOT.png [SELECTOR]]: open a page offline; print what a person would
-// complain of as JSON: console messages, requests, whether it scrolls sideways, and its headings and tables.
+// node page.mjs CHROMIUM PAGE.html WIDTH [SCREENSHOT.png [SELECTOR]]: open a page offline; print possible problems as
+// JSON: console messages, requests, whether it scrolls sideways, and its headings and tables.
 import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 

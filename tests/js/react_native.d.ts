@@ -1,4 +1,4 @@
-// What samples/react-native takes of packages that are too large for tests: names and types as theirs.
+// The names and types that samples/react-native uses from packages that are too large for tests.
 
 declare module "onnxruntime-react-native" {
   export * from "onnxruntime-common"; // as its own index.d.ts does

@@ -1,9 +1,9 @@
-// node react_native.mjs FOLDER JOB.json: samples/react-native, compiled into FOLDER, over a binding that does with arrays and
-// models what onnxruntime-react-native's does, as its C++ files say; prints JSON.
+// node react_native.mjs FOLDER JOB.json: samples/react-native, compiled into FOLDER, with a binding that handles arrays
+// and models like the C++ files of onnxruntime-react-native; prints JSON.
 //
-// - A tensor is read from the beginning of its buffer, wherever in it the array is (TensorUtils.cpp).
-// - A model that is given as bytes is the whole of their buffer, and options are not looked at (InferenceSessionHostObject.cpp);
-//   one that is given as a path may have file:// before it.
+// - A tensor is read from the beginning of its buffer, whatever the array's offset (TensorUtils.cpp).
+// - A model passed as bytes is the whole buffer, and options are ignored (InferenceSessionHostObject.cpp); a path may
+//   begin with file://.
 // - Outputs are new arrays, each with a buffer of its own.
 
 import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -17,7 +17,7 @@ const { Session } = await from("react-native/session.js");
 const { fromBase64, replace } = await from("react-native/files.js");
 const job = JSON.parse(readFileSync(jobFile, "utf8"));
 
-const opened = []; // how each model was given
+const opened = []; // how each model was passed
 
 function whole(tensor) {
   const { data, dims, type } = tensor;
@@ -89,7 +89,7 @@ function own(name) {
 
 const start = (system, folder) => Session.open(ort, system, `file://${job.package}`, `file://${folder}`);
 
-/** Train, whole and stopped between, and use what was trained. */
+/** Train, with and without a stop in between, and use the result. */
 async function train() {
   const session = await start(files, own("whole"));
   const { name } = session.device.description.entries[0];
@@ -103,7 +103,7 @@ async function train() {
   return { losses, after, delta: path(delta), predicted: [...output.data], stopped: await stopped(name), opened };
 }
 
-/** Stopped in the second epoch, then gone on with, by files as base64. */
+/** Stop in the second epoch, then resume, with files as base64. */
 async function stopped(name) {
   const folder = own("stopped");
   const first = await start(base64, folder);
@@ -122,7 +122,7 @@ async function stopped(name) {
   return { code, left, steps, delta: path(delta), progress: existsSync(join(folder, "training.progress")) };
 }
 
-/** Progress that is of no use does not stand in the way. */
+/** Unusable progress does not prevent training. */
 async function anew() {
   const folder = own("anew");
   writeFileSync(join(folder, "training.progress"), "this is no progress");
@@ -134,7 +134,7 @@ async function anew() {
   return { steps, progress: existsSync(join(folder, "training.progress")) };
 }
 
-/** While it is paused, no step is done. */
+/** While it is paused, no step runs. */
 async function pause() {
   const session = await start(files, own("paused"));
   const { name } = session.device.description.entries[0];
@@ -152,7 +152,7 @@ async function pause() {
   return { paused, steps };
 }
 
-/** A graph fed with a view into a longer array, which this binding reads wrongly. */
+/** A graph fed with a view into a longer array, which this binding reads incorrectly. */
 async function views() {
   const session = await start(files, own("views"));
   const { description } = session.device;
@@ -180,7 +180,7 @@ async function choose() {
   return { choice, seen: seen.length, scores: scores.layers, width, height, pictures: [...pictures] };
 }
 
-/** Writing fails: what there was remains, and nothing is left beside it. */
+/** If writing fails, the old file remains, and no temporary file is left. */
 async function full() {
   const folder = own("full");
   const file = join(folder, "file");

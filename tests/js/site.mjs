@@ -1,4 +1,4 @@
-// A static server on loopback for a built site, with nothing but its files, as any web space is.
+// A static server on loopback for a built site, with only its files, like any web host.
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
@@ -15,7 +15,7 @@ const types = {
   ".webmanifest": "application/manifest+json",
 };
 
-/** Serve a folder below /page/; `bytes` counts what was sent; while `down`, nobody is answered. */
+/** Serve a folder below /page/; `bytes` counts the bytes sent; while `down`, requests get no answer. */
 export async function serve(folder) {
   const sent = { bytes: 0, down: false };
   const server = createServer(async (request, response) => {

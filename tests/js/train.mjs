@@ -8,8 +8,8 @@ function product(shape) {
  * Losses of training steps.
  *
  * @param ort the module onnxruntime-node or onnxruntime-web
- * @param files by name: frozen.onnx and step.onnx (bytes or, in node, path), weights.bin (bytes; null where the graphs
- *     are paths, beside which it is found), and state.bin (ArrayBuffer)
+ * @param files by name: frozen.onnx and step.onnx (bytes or, in node, path), weights.bin (bytes; null if the graphs are
+ *   paths, next to which it is found), and state.bin (ArrayBuffer)
  * @param manifest content of manifest.json
  * @param batches list of {x, xShape, y}, flat numbers; @param rate the learning rate
  */

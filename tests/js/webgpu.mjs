@@ -1,4 +1,4 @@
-// node webgpu.mjs CHROMIUM JOB.json: train or run models on WebGPU in a real browser; print what came out as JSON.
+// node webgpu.mjs CHROMIUM JOB.json: train or run models on WebGPU in a real browser; print the results as JSON.
 // The job: {bundle: file of onnxruntime-web, layout: "NCHW" or null, folder: artifacts, batches: {batches, rate}} to
 // train, or {bundle, layout, models: [{name, model, feeds}]}; see gpu.mjs. Without a GPU Chromium computes on the CPU.
 

@@ -1,4 +1,4 @@
-/* What an app does with the library, on the JVM: MENU FOLDER RAW-IMAGES LABELS. A line for each thing that holds. */
+/* Checks of an app's use of the library, on the JVM: MENU FOLDER RAW-IMAGES LABELS. One line per passed check. */
 
 import dev.adabet.app.logic.Conditions
 import dev.adabet.app.logic.Hindrance
@@ -144,7 +144,7 @@ private suspend fun flows(device: DevicePackage, data: Samples, folder: File) {
     holds("and comes to the same end", bytes((again.last() as FitEvent.Done).model, folder) == expected)
 }
 
-/** Counts what is given to it. */
+/** Counts its calls. */
 private class Counting : CoroutineDispatcher() {
     val count = AtomicInteger()
 
@@ -242,7 +242,7 @@ private fun part(samples: Samples, name: String, row: Int, size: Int): Pair<List
 
 private const val MEMORY = 2_000_000L
 
-/** What docs/app-android.md says. */
+/** The examples of docs/app-android.md. */
 private suspend fun page(device: DevicePackage, data: Samples, folder: File) {
     val menu = File(folder, "copied")
     val other = opened(menu.list()!!.toList(), { File(menu, it).inputStream() }, File(folder, "of the page"))

@@ -13,8 +13,8 @@ import java.util.Map;
 import java.util.Scanner;
 
 /**
- * One JVM for many tests: a line of standard input is a job, its words between tabs; after what it prints comes a line
- * "= STATUS". What is internal in Kotlin is public for Java, which this makes use of.
+ * One JVM for many tests: each line of standard input is a job, with tabs between arguments; its output ends with a
+ * line "= STATUS". Kotlin's internal declarations are public for Java, which this uses.
  */
 final class Runner {
   public static void main(String[] given) {
@@ -45,7 +45,7 @@ final class Runner {
     return ByteBuffer.wrap(Files.readAllBytes(file)).order(ByteOrder.LITTLE_ENDIAN);
   }
 
-  /** Of each matrix the number that is found. */
+  /** The number of each matrix. */
   private static void betti(Path path) throws IOException {
     ByteBuffer file = read(path);
     file.getInt();
@@ -66,7 +66,7 @@ final class Runner {
     }
   }
 
-  /** Of each case the choice and what it needs, or the message. */
+  /** The choice of each case and its memory, or the message. */
   private static void menu(Path path) throws IOException {
     Map<?, ?> file = (Map<?, ?>) Json.Companion.parse(read(path), "menu");
     for (Object each : (List<?>) file.get("cases")) {

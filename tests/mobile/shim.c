@@ -1,5 +1,5 @@
-/* What libonnxruntime4j_jni.so of the Android package (x86_64) asks of Android's libc, for glibc: built as libc.so, libm.so and
- * libdl.so it lets tests run the Java API of that package on Linux. Nobody else needs it. */
+/* The symbols of Android's libc that libonnxruntime4j_jni.so of the Android package (x86_64) needs, for glibc: built as
+ * libc.so, libm.so and libdl.so, it lets tests run the Java API of that package on Linux. It is for tests only. */
 #include <stddef.h>
 
 extern void *__libc_malloc(size_t bytes);

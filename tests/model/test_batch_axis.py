@@ -1,4 +1,4 @@
-"""A batch that is not the first axis: found, put first before a loss, kept in what is exported; or refused."""
+"""A batch that is not the first axis: detected, moved first for the loss, kept in the export; or rejected."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_grows_with_the_batch_is_the_batch():
         ((2, 2), (3, 3)),  # pairs
         ((2, 9), (3, 9, 1)),  # another rank
         ((), ()),
-        ((5, 9), (6, 9)),  # grows, but is not the batch
+        ((5, 9), (6, 9)),  # grows with the batch, but is not the batch
     ]:
         assert batch_axis(small, large, (2, 3)) is None
 
@@ -172,7 +172,7 @@ def test_both_backends_train_time_major_targets(loss, backend, x, rng, tmp_path,
 @pytest.mark.parametrize("batch", ["N", 1, 4, T])
 @pytest.mark.parametrize("rows", [True, False])
 def test_what_the_file_says_of_its_output_does_not_count(rows, batch, said, x):
-    """A fixed batch is freed in whichever axis it is; a file may also say something wrong."""
+    """A fixed batch is made dynamic in any axis, even if the file declares a wrong shape."""
     proto = shaped.time_major(batch=batch, said=said, rows=rows)
     model = open_model(proto)
     (output,) = model.graph.graph.outputs
@@ -299,7 +299,7 @@ def test_inputs_with_the_batch_behind_time_are_refused(first, second):
     proto = shaped.time_first_input(first, second)
     with pytest.raises(ModelError, match=r"named like a batch.*batch first"):
         open_model(proto)
-    with pytest.raises(ModelError, match=r"named like a batch.*batch first"):  # the way that the message used to tell
+    with pytest.raises(ModelError, match=r"named like a batch.*batch first"):  # the remedy of earlier messages
         open_model(proto, dims={second: 1})
 
 
@@ -317,7 +317,7 @@ def test_time_fixed_by_the_exporter_is_no_batch():
 
 
 def test_time_that_is_called_otherwise_is_found_by_its_effect(rng, tmp_path, checked_here):
-    """Nothing in the file tells that the first dimension is time; samples that affect each other do."""
+    """Nothing in the file reveals that the first dimension is time, except that samples affect each other."""
     model = open_model(shaped.time_first_input("any", 1))
     data = open_data((rng.standard_normal((9, 1, F)).astype(np.float32), np.zeros((9, 1, 3))), model).train
     with pytest.raises(ModelError, match="samples affect each other"):

@@ -1,4 +1,4 @@
-"""Inputs that are no data: bound to values, remembered, refused where they are others, and given back."""
+"""Inputs that are not data: bound to values, recorded, rejected if they differ, and restored on export."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(proto: onnx.ModelProto, feeds, output: str = "logits"):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """A command in this process: what it prints."""
+    """Run a command in this process; returns its output."""
 
     def command(*arguments: object, code: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["adabet-onnx", *map(str, arguments)])
@@ -157,7 +157,7 @@ def test_a_given_state_is_that_of_every_sample(rng):
 
 
 def test_the_state_of_a_system_is_data(rng):
-    """A model of dynamics: (batch, features) beside a next_state is what it is fed, no memory."""
+    """A model of dynamics: (batch, features) beside a next_state is data, not memory."""
     nodes = [
         node("Concat", ["state", "action"], ["both"], "/both", axis=1),
         node("MatMul", ["both", "w"], ["next_state"], "/next"),
@@ -171,7 +171,7 @@ def test_the_state_of_a_system_is_data(rng):
 
 def test_a_state_that_is_not_recognised_is_named_and_given(rng):
     proto = settings.streaming(names=("p", "q", "r", "s"))
-    del proto.graph.output[1:]  # what may come from an encoder is not taken as zero
+    del proto.graph.output[1:]  # possible outputs of an encoder are not assumed to be zero
     with pytest.raises(ModelError, match=r"(if 'p' is not data but a state|a state that) .* `bind=\{'p': 0\}`"):
         open_model(proto)
     model = open_model(proto, bind={"p": 0, "q": 0})
@@ -224,7 +224,7 @@ def test_settings_that_only_the_user_knows(name, shape, value, x):
 
 @pytest.mark.slow
 def test_an_exported_model_has_the_input_again(tmp_path, rng, x):
-    """As a default, which may be overridden; where it was trained or something was computed from it, it has not."""
+    """As a default that can be overridden, unless it was trained or folded."""
     proto = settings.scaled()
     model = open_model(proto, bind={"keep_prob": 0.5})
     selection = select(
@@ -370,7 +370,7 @@ def test_a_mean_over_one_step_is_no_mean(rng):
     ],
 )
 def test_what_results_note_opens_the_same_model(proto, bind):
-    """Notes have no types: a float32 array and what is read back from a file of results are one binding."""
+    """Recorded values have no types: a float32 array and its value read from a results file are the same binding."""
     model = open_model(proto(), bind=bind)
     noted = json.loads(json.dumps(model.bound))
     assert open_model(proto(), bind=noted).sha256 == model.sha256

@@ -1,4 +1,4 @@
-"""Weights that a file computes from constants become plain ones; what belongs to no layer is counted."""
+"""Weights computed from constants become plain ones; numbers that belong to no layer are counted."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_it_took_the_place_of_is_said_and_outlives_training(tmp_path):
         "ReduceL2, Div; trained as a plain weight)"
     ]
     manifest = make_artifacts(model, everything(model), tmp_path / "a", backend="portable")
-    again = open_model(manifest.file("model"))  # what an export puts the trained values into
+    again = open_model(manifest.file("model"))  # the model that an export writes the trained values into
     assert [layer.name for layer in again.layers] == ["c", "fc"]
     assert [item for item in decisions(again) if item.about == "learned"]
 
@@ -135,7 +135,7 @@ def test_a_weight_that_two_are_computed_from_is_no_longer_shared_and_that_is_sai
     assert any("'e', 'double' are computed from 'e'" in note for note in model.notes)
 
 
-# --- what is left as it is -----------------------------------------------------------------------------------
+# --- what stays unchanged ------------------------------------------------------------------------------------
 
 
 def test_a_weight_that_is_only_moved_about_keeps_its_name_and_stays_tied():
@@ -162,7 +162,7 @@ def test_a_weight_that_is_only_moved_about_keeps_its_name_and_stays_tied():
         ("Transpose", ["w"], {}, False),
         ("Cast", ["q"], {"to": TensorProto.FLOAT}, True),
         ("Add", ["w", "w"], {}, True),
-        ("Mul", ["w", "mean"], {}, False),  # the mean of the input: no constant
+        ("Mul", ["w", "mean"], {}, False),  # the mean of the input is not constant
     ],
 )
 def test_which_values_are_computed_constants(operator, inputs, more, accepted):
@@ -199,7 +199,7 @@ def test_a_file_does_not_grow_by_what_it_only_repeats():
 
 @pytest.mark.parametrize(("kind", "learned"), [("sines", False), ("steps", False), ("scaled", True), ("int32", True)])
 def test_what_a_formula_gives_is_no_weight(kind, learned):
-    """Positions by sines are added as a bias is; so is a ramp, a table times a number, and an int32 bias."""
+    """Sinusoidal positions are added like a bias; so are a ramp, a scaled table, and an int32 bias."""
     values = {"fc.weight": normal(6, 3), "half": np.float32(0.5), "table": normal(6), "rates": normal(6)}
     values |= {"stored": np.array([5, -3, 9, 1, 0, 7], np.int32), "positions": np.arange(6)}
     real = node("Cast", ["positions"], ["real"], "/real", to=TensorProto.FLOAT)
@@ -370,7 +370,7 @@ def test_a_model_of_layers_alone_has_no_others(build_it):
 @pytest.mark.parametrize("operator", ["Div", "Mod"])
 @pytest.mark.parametrize("constant", [True, False])
 def test_integers_divided_by_a_computed_zero_are_rejected(operator, constant):
-    """ONNX Runtime dies of it, where nothing can be caught."""
+    """ONNX Runtime ends the process, which cannot be caught."""
     values = {"two": np.array([2]), "fc": normal(6, 3)}
     nodes = [
         node("Sub", ["two", "two"], ["zero"], "/zero"),

@@ -1,4 +1,4 @@
-"""Products that are quantised on the fly come back to float32, with the weights that the file stands for."""
+"""Dynamically quantised products are converted back to float32, with the weights that the file represents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def weights(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def real(stored: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """What a weight of quantize_dynamic stands for, per tensor or per direction."""
+    """The float value of a weight of quantize_dynamic, per tensor or per direction."""
     scale, zero = stored[f"{name}_scale"], stored[f"{name}_zero_point"]
     if scale.ndim:
         scale, zero = scale.reshape(len(scale), 1, -1), zero.reshape(len(zero), 1, -1)

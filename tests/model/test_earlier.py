@@ -1,4 +1,4 @@
-"""Logits that cannot be: the message names the value before them that would do, and with it training works."""
+"""Unusable logits: the message names an earlier value that is usable, and training works with it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def everything(model: Model) -> Selection:
 
 
 def told(message: str) -> str:
-    """The value that a message names for the logits."""
+    """The value that a message recommends as logits."""
     found = re.search(r"`(?:new_head\()?open_model\(\S+, logits='(.+?)'\)", message)
     assert found is not None, message
     return found[1]
@@ -101,7 +101,7 @@ def test_a_value_that_no_layer_makes_is_not_named() -> None:
 
 
 def run_command(message: str, file: Path, **sizes: str) -> dict[str, str]:
-    """The options of the command that a message names, as it stands there: by name of the option."""
+    """The options of the command in a message, by option name."""
     said = translate(message)
     found = re.search(rf"adabet-onnx import {re.escape(str(file))} -o \S+((?: --\w+ \S+?)+)(?:[;).,]|\s|$)", said)
     assert found is not None, message

@@ -1,4 +1,4 @@
-"""Valid files that are no network, or not one as it was exported: read where that is exact, else told apart."""
+"""Valid files that are not networks, or changed after export: read if that is exact, else rejected with the reason."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def classical_operator_message(op_type: str, **attributes) -> onnx.ModelProto:
 
 
 def trees(count: int) -> onnx.ModelProto:
-    """That many trees of one decision and two leaves."""
+    """A model of so many trees with one decision and two leaves each."""
     return classical_operator_message(
         "TreeEnsembleRegressor",
         n_targets=1,

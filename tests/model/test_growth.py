@@ -1,4 +1,4 @@
-"""What is predicted of large graphs in a short way equals what is predicted of them as a whole."""
+"""Predictions for large graphs by the fast method equal those from the whole graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model():
 
 
 class Slow(Predictor):
-    """Builds and optimizes the whole step anew for every set of parameters and every number of parts."""
+    """Builds and optimizes the whole step for every set of parameters and every number of micro-batches."""
 
     def training(self, parameters, layers=None, **options):
         key = (tuple(parameters), options.get("accumulate", 1))
@@ -81,7 +81,7 @@ def test_a_step_that_is_optimized_by_pieces_takes_what_the_whole_takes(model, pi
     original = pieces._pieces
     monkeypatch.setattr(pieces, "_pieces", lambda *given: cuts.extend(found := [*original(*given)]) or found)
     for found, expected in zip(predict(), whole, strict=True):
-        # What stands across a border of two pieces is missed, and pieces are far smaller here than in use.
+        # Patterns across a border of two pieces are missed, and pieces are far smaller here than in use.
         assert found.memory_bytes == pytest.approx(expected.memory_bytes, rel=0.02)
         assert found.step_multiply_adds == expected.step_multiply_adds
         assert found.saved_bytes == expected.saved_bytes
@@ -90,7 +90,7 @@ def test_a_step_that_is_optimized_by_pieces_takes_what_the_whole_takes(model, pi
 
 @pytest.mark.slow
 def test_a_layer_that_is_known_to_take_more_is_predicted_to(model):
-    """Also of the ways that lead around a layer: the sum of a block reads what its first convolution reads."""
+    """Also with shortcuts around a layer: the sum of a block reads the input of its first convolution."""
     predictor = Predictor(model, batch_size=8, backend="portable")
     layers = {layer.name: layer for layer in model.layers}
     last = [parameter.name for layer in model.layers[-5:] for parameter in layer.parameters]

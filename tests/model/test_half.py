@@ -1,4 +1,4 @@
-"""Half precision and double: the opened model is float32 and computes what the file does, but for rounding."""
+"""Half precision and double: the opened model is float32 and computes the same as the file, except for rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new head: a new number of outputs with fresh weights, what follows left as it is."""
+"""A new head: another number of outputs with new weights; later nodes are unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def weights(model: Model) -> dict[str, np.ndarray]:
 
 
 def with_new_head(proto: onnx.ModelProto, classes: int, *inputs: np.ndarray) -> Model:
-    """A new head, after what every one must fulfil has been checked."""
+    """Create a new head, and check what every new head must fulfil."""
     model = open_model(proto)
     before = model.proto().SerializeToString(deterministic=True)
     made = new_head(model, classes)
@@ -45,7 +45,7 @@ def with_new_head(proto: onnx.ModelProto, classes: int, *inputs: np.ndarray) -> 
     assert again.new_head
     assert again.layers == made.layers
     own = {parameter.name for parameter in made.head.parameters}
-    for name, value in weights(model).items():  # nothing but the head and shapes has changed
+    for name, value in weights(model).items():  # only the head and shapes have changed
         if name not in own and value.dtype == np.float32 and name in weights(made):
             np.testing.assert_array_equal(weights(made)[name], value)
     return made
@@ -120,7 +120,7 @@ IMAGE = {"input_shape": ("N", 5, 3, 3)}
     ids=["Flatten", "Reshape", "Squeeze", "Reshape to classes and places", "classes last"],
 )
 def test_conv_head(ending: list[onnx.NodeProto]) -> None:
-    """The old number of classes, 4, stands in the targets of the Reshapes."""
+    """The old number of classes, 4, is in the targets of the Reshapes."""
     targets = {
         "two": np.array([-1, 4]),
         "axes": np.array([2, 3]),
@@ -284,7 +284,7 @@ def test_the_shape_of_one_number_goes_with_it(steps: list[tuple[str, list[str], 
 
 
 def test_pooling_after_the_head_stays() -> None:
-    """SqueezeNet's: a convolution, its Relu, which goes, the mean over positions, which stays."""
+    """As in SqueezeNet: a convolution, its Relu, which is removed, and the mean over positions, which stays."""
     nodes = [
         node("Conv", ["input", *CONV], ["c"], "head"),
         node("Relu", ["c"], ["r"], "relu"),
@@ -300,7 +300,7 @@ def test_pooling_after_the_head_stays() -> None:
 
 
 def test_a_weight_that_another_node_uses_too() -> None:
-    """The head gets one of its own; the other node keeps the old one."""
+    """The head gets a separate weight; the other node keeps the old one."""
     nodes = [
         node("MatMul", ["input", "tied.weight"], ["h"], "first"),
         node("Gemm", ["h", "tied.weight", "tied.bias"], ["g"], "second"),

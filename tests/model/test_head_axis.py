@@ -1,4 +1,4 @@
-"""The axis of the logits along which the head's outputs lie: what it tells of classes, new heads and appended ones."""
+"""The axis of the logits that holds the head's outputs: its use for classes, new heads and appended ones."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ CASES = {
     "Softmax over the channels": (per_step(node("Softmax", ["scores"], ["logits"], "softmax", axis=1)), 1),
     "steps first": (
         per_step(node("Transpose", ["scores"], ["logits"], "t", perm=[0, 2, 1]), shape=(STEPS, CLASSES)),
-        None,  # the usual axis needs no telling
+        None,  # the usual axis is not reported
     ),
     "scaled": (per_step(node("Mul", ["scores", "last"], ["logits"], "scale")), 1),
     "an axis more": (

@@ -1,4 +1,4 @@
-"""New heads where the head is not simply the last Gemm or Conv: what it is found to be, what becomes of the rest."""
+"""New heads if the head is not simply the last Gemm or Conv: how it is detected, and what happens to the rest."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_both_ways_at_once_are_refused() -> None:
         new_head(open_model(heads.embedding("torch")), NEW, keep_tail=True, append=True)
 
 
-# --- graphs that shape inference makes nothing of ----------------------------------------------------------------
+# --- graphs in which shape inference fails -----------------------------------------------------------------------
 
 
 def test_what_inference_does_not_find_is_measured() -> None:
@@ -196,7 +196,7 @@ def test_what_does_not_fit_in_a_run_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_bert_classifier(tmp_path: Path) -> None:
-    """Mean pooling over the attention mask, of which shape inference makes nothing."""
+    """Mean pooling over the attention mask, whose shape cannot be inferred."""
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
         vocab_size=50,
@@ -337,7 +337,7 @@ def test_a_trained_product_of_a_distribution_is_a_layer() -> None:
 
 
 def test_scores_that_are_summed_and_enlarged_are_pointed_out() -> None:
-    """As FCN-8s ends: the new outputs are made of the sum of the old scores."""
+    """As at the end of FCN-8s: the new outputs are computed from the sum of the old scores."""
     nodes = [
         node("Conv", ["input", "a.weight"], ["a"], "a"),
         node("Conv", ["input", "b.weight"], ["b"], "b"),

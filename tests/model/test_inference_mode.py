@@ -1,4 +1,4 @@
-"""What a file has in training mode is set to inference, and what is random is rejected: evaluation is repeatable."""
+"""Nodes in training mode are set to inference, and random ones are rejected, so that evaluation is repeatable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_dropout_in_training_mode_drops_nothing(mode, backend, tmp_path):
     assert any("Dropout was in training mode" in note and "'/2/Dropout'" in note for note in model.notes)
     assert [spec.name for spec in model.inputs] == ["input"]
     expected = tiny.run(training_mode.plain(), x())
-    for _ in range(3):  # a random one agrees once at most
+    for _ in range(3):  # a random one agrees at most once
         np.testing.assert_allclose(tiny.run(model.proto(), x()), expected, rtol=1e-6)
     names = tuple(parameter.name for layer in model.layers for parameter in layer.parameters)
     selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), names)
@@ -87,7 +87,7 @@ def test_a_normalisation_by_the_batch_uses_what_is_stored(how):
     np.testing.assert_allclose(tiny.run(model.proto(), x(1)), tiny.run(model.proto(), x(1)[:1]), rtol=1e-6)
 
 
-# --- chance --------------------------------------------------------------------------------------------------
+# --- random nodes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniform", "Bernoulli"])
@@ -102,7 +102,7 @@ def test_random_numbers_that_the_logits_do_not_need_are_no_matter():
     assert len(open_model(proto).layers) == 2
 
 
-# --- sparse tensors, and the door ----------------------------------------------------------------------------
+# --- sparse tensors, and calls on opening --------------------------------------------------------------------
 
 
 def sparse(places, values, dims, name="fc") -> onnx.SparseTensorProto:

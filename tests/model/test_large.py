@@ -1,4 +1,4 @@
-"""Models of 2 GB and more, their weights in a file beside them: inspected, scored and written, never copied whole."""
+"""Models of 2 GB and more, with their weights in another file: inspected, scored and written, never copied whole."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def large(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_limit(monkeypatch):
-    """Make a thousand bytes stand for 2 GB, so that the way of large models is gone at little cost."""
+    """Lower the limit of 2 GB to a thousand bytes, so that small models take the path of large ones."""
 
     def set_limit():
         for module in (open_, prepare_, reading, runtime, saving):
@@ -110,7 +110,7 @@ def test_a_large_model_is_scored_and_not_trained(small_limit, tmp_path, rng):
 
 
 def test_weights_are_written_beside_the_model(tmp_path, monkeypatch):
-    """A small limit stands for 2 GB, so that little is written."""
+    """A small limit replaces 2 GB, so that little is written."""
     folder = tmp_path / "out"
     folder.mkdir()
     model = open_model(tiny.conv_net())

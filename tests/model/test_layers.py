@@ -217,14 +217,14 @@ def test_learned_mul_and_add_are_one_layer() -> None:
 
 
 def test_bias_of_a_layer_with_one_output() -> None:
-    """One number is a constant, but not where a layer with one output adds it."""
+    """A single number is a constant, unless a layer with one output adds it."""
     values = {"fc.weight": normal(4, 1), "fc.bias": normal(1)}
     nodes = [node("MatMul", ["input", "fc.weight"], ["m"], "mm"), node("Add", ["m", "fc.bias"], ["logits"], "add")]
     (layer,) = open_model(tiny.build(nodes, values, input_shape=("N", 4))).layers
     assert names(layer) == ["fc.weight", "fc.bias"]
 
 
-# --- what is no layer ----------------------------------------------------------------------------------------
+# --- what is not a layer --------------------------------------------------------------------------------------
 
 NO_LAYERS = {
     "bounds of a Clip": (
@@ -262,7 +262,7 @@ NO_LAYERS = {
 }
 
 
-# Steps from the input to what is normalised; every tensor in them is a constant of preprocessing.
+# Steps from the input to the normalised value; every tensor in them is a preprocessing constant.
 COLOURS = np.array([[[0.4]], [[0.5]], [[0.6]], [[0.7]]], np.float32)
 PREPROCESSING: dict[str, list[tuple[str, list[object], dict[str, Any]]]] = {
     "times, then minus, divided": [("Mul", [np.float32(1 / 255)], {}), ("Sub", [COLOURS], {}), ("Div", [COLOURS], {})],
@@ -485,7 +485,7 @@ def test_a_mask_is_no_layer(op_type, hidden, seen):
 
 @pytest.mark.parametrize("first", ["", "unused"])
 def test_the_activation_of_an_lstm_whose_last_state_alone_is_used(first: str) -> None:
-    """Keras exports it so where only the last step counts."""
+    """Keras exports it so if only the last step is used."""
     nodes = [
         node("Transpose", ["input"], ["steps"], "/turn", perm=[1, 0, 2]),
         node("LSTM", ["steps", "lstm.w", "lstm.r"], [first, "state"], "/lstm", hidden_size=5),

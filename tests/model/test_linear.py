@@ -1,4 +1,4 @@
-"""How work grows with the number of layers: no command may do anything for each layer that reads all layers."""
+"""How work grows with the number of layers: no command may read all layers for each layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adabet_onnx.trainability.preflight import check_model
 
 
 def calls(work: Callable[[Model], object], proto: onnx.ModelProto) -> int:
-    """Function calls that work on a model takes."""
+    """The number of function calls of a piece of work on a model."""
     model = open_model(proto)
     profile = cProfile.Profile()
     profile.runcall(work, model)

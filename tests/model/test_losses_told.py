@@ -1,4 +1,4 @@
-"""Which loss, over which axis, of which labels: told by the model's Softmax or Sigmoid, and by what labels hold."""
+"""The loss, its axis and the labels that count, detected from the model's Softmax or Sigmoid and the labels."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_new_head_keeps_the_axis_that_its_softmax_told(append: bool, tmp_path:
     assert manifest.logits_shape == ("N", masks.SIDE, masks.SIDE, 5)
 
 
-# logits (N, steps, C), or (N, C): what is given, and what the manifest says for another runtime that trains with it
+# logits (N, steps, C), or (N, C): the argument, and the manifest's value for other runtimes
 @pytest.mark.parametrize(
     ("steps", "classes", "given", "axis"), [(5, 3, None, 2), (5, 3, -2, 1), (3, 3, None, 2), (None, 3, None, 1)]
 )
@@ -128,7 +128,7 @@ def test_the_manifest_says_which_axis_holds_the_classes(
     x = normal(8, *shape[1:], scale=1)
     y = np.zeros((8, *(extent for i, extent in enumerate(made.logits_shape) if i not in (0, axis))), np.int64)
     fit = Trainer(tmp_path / "a").fit
-    if steps == classes:  # labels fit both axes: the one that nobody gave is asked for
+    if steps == classes:  # labels fit both axes: the missing one is requested
         with pytest.raises(DataError, match="`class_axis=1` or `class_axis=2`"):
             fit((x, y), epochs=1, settings=Settings(validation=0))
     else:
@@ -216,7 +216,7 @@ def test_one_output_leads_to_another_loss_before_anything_is_written(
     adabet("run", model, data, "-o", folder, *options)
 
 
-# --- labels that do not count ---------------------------------------------------------------------------------------
+# --- ignored labels -------------------------------------------------------------------------------------------------
 
 
 def test_a_label_of_255_leads_to_ignore_label(tmp_path: Path, checked_here: None) -> None:

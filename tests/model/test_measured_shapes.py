@@ -11,7 +11,7 @@ from adabet_onnx import make_artifacts, open_model, select
 
 
 def numbered() -> onnx.ModelProto:
-    """Rows taken by their numbers: of the numbers onnxruntime's optimizer leaves nothing, as it takes a Slice."""
+    """Rows selected by index: onnxruntime's optimizer replaces the indices by a Slice."""
     nodes = [
         node("MatMul", ["input", "a"], ["h"], "first"),
         node("Shape", ["h"], ["shape"], "shape", end=1),

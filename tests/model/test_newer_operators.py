@@ -1,4 +1,4 @@
-"""Operators of opsets 23 to 25, written with older ones: values and gradients against torch, and what is refused."""
+"""Operators of opsets 23 to 25, rewritten with older ones: values and gradients against torch, and rejections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 X = normal(5, POSITIONS, WIDTH, scale=1.0)
-X[0, :, 0] = -1.0  # where a mask is made from it, this sample sees nothing
+X[0, :, 0] = -1.0  # if a mask is computed from it, this sample sees nothing
 LABELS = np.array([0, 2, 1, 1, 0])
 
 CASES = {
@@ -79,7 +79,7 @@ def test_attention_equals_torch(name, tmp_path, torch_oracle):
 
 
 def test_a_cap_and_a_mask_are_pointed_out():
-    """The check against onnxruntime itself would blame the rewrite: 1.23 takes the two in the other order."""
+    """The check against onnxruntime would blame the rewrite: 1.23 applies the two in the other order."""
     notes = [any("caps its scores before" in note for note in open_model(CASES[name].model()).notes) for name in CASES]
     assert [name for name, found in zip(CASES, notes, strict=True) if found] == ["softcap"]
 
@@ -267,7 +267,7 @@ def test_one_domain_at_two_opsets_is_refused():
 
 
 def test_nodes_of_both_spellings_with_one_import_open():
-    """Onnx itself takes '' and 'ai.onnx' for one domain."""
+    """Onnx itself treats '' and 'ai.onnx' as the same domain."""
     proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=18, ir_version=8)
     proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 18))
     assert [layer.name for layer in open_model(proto).layers] == ["fc"]

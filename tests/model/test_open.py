@@ -1,4 +1,4 @@
-"""Opening models: what is read, how it is hashed, and that the opened graph computes what the file did."""
+"""Opening models: reading, hashing, and that the opened graph computes the same as the file."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_callers_proto_stays_as_it_is() -> None:
         item.name = ""
     before = proto.SerializeToString(deterministic=True)
     model = open_model(proto)
-    assert len(model.notes) == 2  # it was converted and its batch freed, so there was a lot to get wrong
+    assert len(model.notes) == 2  # it was converted and its batch made dynamic, both error-prone
     assert proto.SerializeToString(deterministic=True) == before
 
 
@@ -318,7 +318,7 @@ def test_a_fixed_batch_above_one() -> None:
 
 
 def test_a_batch_as_large_as_another_axis() -> None:
-    """Batch 4, 4 heads: the target [4, 4, 6] has to follow in its first place only."""
+    """Batch 4, 4 heads: only the first entry of the target [4, 4, 6] must change."""
     values = {"target": np.array([4, 4, 6]), "fc.weight": normal(6, 3), "flat": np.array([4, 12])}
     nodes = [
         node("Reshape", ["input", "target"], ["heads"], "split"),
@@ -388,7 +388,7 @@ def test_a_squeezed_batch_cannot_be_freed() -> None:
 @pytest.mark.parametrize("opset", [9, 10])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_old_upsampling_keeps_its_coordinates(opset, mode, rng):
-    """onnx's converter leaves Resize at the default of opset 11, which is another function."""
+    """onnx's converter keeps Resize at the default of opset 11, which is another function."""
     op_type = "Upsample" if opset == 9 else "Resize"
     nodes = [
         tiny.node(op_type, ["input", "scales"], ["u"], "/up", mode=mode),

@@ -1,4 +1,4 @@
-"""Several outputs and open dimensions: what is chosen, what must be said, and the command that writes the result."""
+"""Several outputs and dynamic dimensions: automatic choices, required options, the command that writes the result."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_an_output_without_an_element_type(caplog):
 
 
 def test_an_output_whose_shape_only_a_run_tells():
-    """Reshape by what the graph computes: inference does not follow it."""
+    """A Reshape to a computed shape, which inference does not follow."""
     nodes = [
         node("Gemm", ["input", "fc.weight"], ["y"], "/fc"),
         node("Shape", ["y"], ["shape"], "/shape"),
@@ -194,9 +194,9 @@ def test_dims_that_do_not_fit(dims, words):
 
 
 def _cut(batch: int) -> onnx.ModelProto:
-    """A convolution of a signal that is cut in eight, which fits where its length is a multiple of 8.
+    """A convolution of a signal that is split in eight, which works if its length is a multiple of 8.
 
-    The sizes are computed by way of floats, so that shape inference gives up.
+    The sizes are computed with floats, so that shape inference fails.
     """
     nodes = [
         node("Shape", ["input"], ["length"], start=1),
@@ -283,7 +283,7 @@ def pictures(*dims: int | str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("word", NAMELESS)
 def test_dimensions_of_a_name_that_is_none_are_not_one(word, tmp_path, monkeypatch, rng):
-    """Two dimensions called ? may be of different sizes, and one of them is not the batch because it is called so."""
+    """Two dimensions called ? may have different sizes, and neither is the batch because of its name."""
     proto = pictures(word, 3, word, word)
     onnx.save(proto, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match=r"dimension input:2 of input 'input' \(\?, 3, \?, \?\)") as refused:

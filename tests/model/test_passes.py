@@ -1,4 +1,4 @@
-"""Each repair by itself: the graph computes the same before and after, and what it is there for has happened."""
+"""Each repair alone: the graph computes the same before and after, and the repair had its effect."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def graph_of(
 
 
 def same_after(graph: ir.Model, step: ir.passes.InPlacePass, *inputs: np.ndarray, modified: bool = True) -> None:
-    """Apply a pass in place: it says whether it modified the graph, and the output stays what it was."""
+    """Apply a pass in place: it returns whether it modified the graph, and the output stays the same."""
     if not inputs:
         inputs = (normal(BATCH, *(int(extent) for extent in graph.graph.inputs[0].shape[1:]), scale=1.0),)
     names = [value.name for value in graph.graph.outputs]
@@ -82,12 +82,12 @@ def decompose(graph: ir.Model, *trainable: str) -> DecomposeBatchNormalization:
     ids=["frozen", "scale", "bias", "both"],
 )
 def test_batchnorm_is_decomposed(spatial: tuple[int, ...], trainable: tuple[str, ...], expected: list[str]) -> None:
-    """As the graph's output, and with an epsilon that counts."""
+    """As the graph's output, and with an epsilon that matters."""
     bn = node("BatchNormalization", ["input", *STATISTICS], ["logits"], "bn", epsilon=0.05)
     graph = graph_of([bn], statistics(6), (6, *spatial))
     same_after(graph, decompose(graph, *trainable))
     assert [op for op in operators(graph) if op != "Reshape"] == expected
-    for name in trainable:  # what is trained is still there, in its own shape, and used once
+    for name in trainable:  # the trained tensors still exist, with their shapes, and are used once
         value = graph.graph.initializers[name]
         np.testing.assert_array_equal(value.const_value.numpy(), statistics(6)[name])
         assert len(value.uses()) == 1
@@ -202,9 +202,9 @@ def window(operator: str, shape: Sequence[int], **attributes: Any) -> ir.Model:
 @pytest.mark.parametrize("operator", ["Conv", "MaxPool", "AveragePool"])
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_pads_in_one_dimension(training: None, operator: str, mode: str) -> None:
-    """Every small kernel, stride and length, both kinds of rounding, as the training runtime has them.
+    """Every small kernel, stride and length, with both kinds of rounding, as in the training runtime.
 
-    (Newer releases refuse to pool where the stride is above the kernel.)
+    (Newer releases reject pooling with a stride above the kernel size.)
     """
     for extent, kernel, stride, ceil in itertools.product((5, 6, 7), (1, 2, 3, 4), (1, 2, 3), (0, 1)):
         attributes = {"kernel_shape": [kernel], "strides": [stride], "auto_pad": mode}
@@ -251,7 +251,7 @@ PADS = {
     [(case, opset) for case, (_, given, _) in PADS.items() for opset in (10, 19) if opset == 19 or "axes" not in given],
 )
 def test_a_pad_becomes_part_of_the_convolution(case: str, opset: int) -> None:
-    """With the pads that the convolution has itself; another reader of the Pad keeps it."""
+    """In addition to the convolution's own pads; the Pad stays if another node reads it."""
     pads, given, merged = PADS[case]
     values, inputs, attributes = {"weight": normal(3, 4 if case == "of channels" else 2, 3, 2)}, ["input"], {}
     if opset == 10:
@@ -329,10 +329,10 @@ def test_explicit_pads_stay() -> None:
 @pytest.mark.parametrize("include", [0, 1], ids=["pads do not count", "pads count"])
 @pytest.mark.parametrize("ceil", [0, 1], ids=["floor", "ceil"])
 def test_average_pool_in_one_dimension(include: int, ceil: int) -> None:
-    """Every small window: where a last one reaches over the end, too.
+    """Every small window, also those that extend past the end.
 
     Refused where onnxruntime 1.19 and 1.32 differ: 1.32 leaves out a window of padding alone, and where padding counts
-    it does not count what lies behind the padding.
+    it does not count elements beyond the padding.
     """
     for extent, kernel, stride, before, after in itertools.product((5, 6, 8), (1, 2, 3), (1, 2, 3), (0, 1), (0, 1, 2)):
         if max(before, after) >= kernel:
@@ -421,7 +421,7 @@ def test_layer_norm_is_completed(training: None, tmp_path: Path, bias: bool, axi
     ]
     graph = graph_of(nodes, values, (5, 6), opset=17)
     graph.graph.outputs[0].shape = ir.Shape(["N", 2])
-    with pytest.raises(ModelError, match="no gradient"):  # this is why
+    with pytest.raises(ModelError, match="no gradient"):  # the reason for the rewrite
         ort.generate(ir.to_proto(graph), ["fc.weight"], tmp_path, loss="mse", optimizer="sgd", weight_decay=0)
     same_after(graph, CompleteLayerNormalization())
     completed = graph.graph.node("norm")

@@ -1,4 +1,4 @@
-"""Layers that give the same for every sample: embeddings of positions and kinds of tokens, looked up by constants."""
+"""Layers with the same output for every sample: position and token type embeddings, looked up by constants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("checked_here")
 
 
 def encoder(kinds: str = "constant") -> onnx.ModelProto:
-    """As a BERT begins: words + kinds + positions, a normalisation, a mean over tokens, a Gemm; 6 tokens."""
+    """The start of a BERT: words + token types + positions, a normalisation, a mean over tokens, a Gemm; 6 tokens."""
     values = {
         "word.weight": normal(20, 8),
         "kind.weight": normal(2, 8),

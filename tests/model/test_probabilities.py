@@ -1,4 +1,4 @@
-"""Probabilities however they are written: what they are made from, what is computed of it, and what stays an output."""
+"""Probabilities in all forms: their logits, the loss on these, and which outputs stay."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_softmax_in_every_form(form: str) -> None:
     ours, expected = loss_of(proto, model, 3)
     assert ours == pytest.approx(expected, rel=1e-5)
     assert "by a Softmax over axis" in str(decisions(model)[0])
-    assert new_head(model, 5).logits == "y"  # and there the form is gone
+    assert new_head(model, 5).logits == "y"  # the form is then removed
     assert tiny.run(new_head(model, 5).graph, data(model)[0]).shape == (24, 5)
 
 
@@ -147,7 +147,7 @@ def test_outputs_that_look_like_probabilities_are_said_to_and_refused(form: str,
         evaluate(model, data(model)[2], preprocessing=Arithmetic())
     assert not any(layer.trainable for layer in check_model(proto).layers)
     assert loss_obstacle(model, "mse", "portable") is None
-    named = open_model(proto, logits="y")  # then it is the user's word
+    named = open_model(proto, logits="y")  # then the user has chosen it
     assert named.doubt is None
     assert any("used as logits because it was named" in note for note in named.notes)
     assert loss_obstacle(named, "cross-entropy", "portable") is None
@@ -176,7 +176,7 @@ def test_what_is_no_probability(form: str) -> None:
         (-1, (5, 3), "z"),  # tokens
         (2, (5, 3), "z"),
         (1, (5, 3), "y"),  # attention over tokens
-        (1, (5, 1), "z"),  # the only axis with anything in it
+        (1, (5, 1), "z"),  # the only axis with more than one element
         (1, (3, 4, 4), "z"),  # pixels
         (-1, (4, 4, 3), "z"),
         (2, (4, 4, 3), "y"),
@@ -225,7 +225,7 @@ def test_class_axis(axes: tuple[int, ...], shape: tuple[int, ...] | None, expect
         ([-np.log([[0.2, 0.8], [0.5, 0.5]])], "minus the logarithms of numbers that sum to 1 along axis 1"),
         ([-np.log([[0.2, 0.7], [0.5, 0.5]])], None),
         ([[[-0.2, 1.2], [0.5, 0.5]]], None),
-        ([[[0.02, 0.09], [0.07, 0.06]]], None),  # small by chance
+        ([[[0.02, 0.09], [0.07, 0.06]]], None),  # small coincidentally
         ([[[0.5, 0.5], [0.5, 0.5]]], None),  # constant
         ([[[np.nan, 0.5]]], None),
         ([], None),
@@ -246,7 +246,7 @@ def outputs(model: Model) -> list[str | None]:
 
 @pytest.mark.parametrize("backend", ["portable", "ort"])
 def test_the_largest_probabilities_and_their_classes_stay(backend, tmp_path, checked_here, request):
-    """The values are sorted: as logits they would be of no class."""
+    """The values are sorted, so they do not belong to classes and cannot be logits."""
     if backend == "ort":
         request.getfixturevalue("training")
     proto = with_tail(TOP, outputs={"v": FLOAT, "i": INT64})
@@ -293,7 +293,7 @@ def test_an_output_that_is_made_from_something_else_goes() -> None:
         (tails.SOFTMAX["shifted"], "z", ["y"]),
         (tails.UNKNOWN["squared and divided"], "z", ["y"]),
         (tails.UNKNOWN["an ensemble"], "z", ["z"]),  # the output depends on more
-        (tails.SOFTMAX["Softmax"], "b", ["b"]),  # so it does here, on a layer
+        (tails.SOFTMAX["Softmax"], "b", ["b"]),  # here too, on a layer
     ],
 )
 def test_naming_a_value_before_a_tail_keeps_the_tail(steps, named, kept, tmp_path) -> None:

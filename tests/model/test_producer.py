@@ -1,4 +1,4 @@
-"""Advice on exporting again is for the framework that the file comes from."""
+"""Advice on a new export is specific to the framework that the file comes from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adabet_onnx import ModelError, open_model
 from adabet_onnx.model.producer import framework
 
 PRODUCERS = {"pytorch": "torch", "tf2onnx": "Keras", "jax2onnx": "jax", "": "", "someone's own": ""}
-OWN = {"torch": ("torch.onnx", "TrainingMode", "batch_first=True"), "Keras": ("Keras",)}  # words of their advice alone
+OWN = {"torch": ("torch.onnx", "TrainingMode", "batch_first=True"), "Keras": ("Keras",)}  # words of their advice only
 
 
 def made_by(proto: onnx.ModelProto, producer: str) -> onnx.ModelProto:
@@ -36,7 +36,7 @@ def time_major() -> onnx.ModelProto:
 
 
 def said(proto: onnx.ModelProto) -> str:
-    """What opening notes or refuses."""
+    """The notes or the error of opening a model."""
     try:
         return " ".join(open_model(proto).notes)
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""Quantised models come back to float32: close to the quantised model, and to what it was made from."""
+"""Quantised models are converted back to float32: close to the quantised model and to its original."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_dynamic_quantisation_of_convolutions(tmp_path, rng):
 
 
 def test_a_relu_that_the_range_stands_for_stays():
-    """Quantisers drop a Relu where the range begins at zero: without a Clip there, the function would be another."""
+    """Quantisers drop a Relu if the range begins at zero: without a Clip, the function would differ."""
     tensors = {"w": normal(6, 4, scale=1.0), "v": normal(4, 3, scale=1.0), "s": np.float32(0.02), "z": np.uint8(0)}
     nodes = [
         node("MatMul", ["input", "w"], ["m"], "/w"),

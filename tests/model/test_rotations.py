@@ -1,4 +1,4 @@
-"""Stored cosines and sines of positions are no layers; two learned scales of the same form are."""
+"""Stored cosines and sines of positions are not layers; two learned scales of the same form are."""
 
 from __future__ import annotations
 

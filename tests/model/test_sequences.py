@@ -1,4 +1,4 @@
-"""Sequences of tensors inside the graph: taken apart where they are the same in every run, else the node is named."""
+"""Sequences of tensors inside the graph: replaced if they are the same in every run, otherwise the node is named."""
 
 from __future__ import annotations
 

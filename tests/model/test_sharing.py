@@ -43,7 +43,7 @@ MADE = {
     "transposed": shared_layers.tied_dense(),
     "two biases": shared_layers.two_biases(),
 }
-# Of each, how many times its layers are applied, and what parameters are that several nodes use.
+# For each, how often its layers are applied, and which parameters several nodes use.
 NORM = {"f": 2, "/h_a": 2, "/fc": 1, "out": 1, "norm": 2}
 TWICE = {"f.weight": "shared", "f.bias": "shared", "h.weight": "shared", "zero": "merged"}
 EXPECTED = {
@@ -81,7 +81,7 @@ EXPECTED = {
     "transposed": ({"/first": 1, "/second": 1, "fc": 1}, {"w.weight": "tied", "w.bias": "tied"}),
     "two biases": ({"/first": 1, "/second": 1, "fc": 1}, {"w.weight": "tied"}),
 }
-# What scales and shifts the input itself is preprocessing.
+# A scale and shift of the input itself is preprocessing.
 EXPECTED["Mul before"] = ({"f": 2, "/h_a": 2, "/fc": 1, "out": 1}, TWICE)
 
 
@@ -208,7 +208,7 @@ def test_a_merged_vector_is_given_to_each_layer_once() -> None:
 
 
 def test_slopes_of_equal_values_are_merged_whatever_their_axes() -> None:
-    """Two PRelus of one network that have the slopes they began with, (4, 1, 1), which the exporter stored once."""
+    """Two PRelus of one network with their initial slopes, (4, 1, 1), which the exporter stored once."""
     nodes = [
         tiny.node("Conv", ["input", "a.weight"], ["a"], "/a"),
         tiny.node("PRelu", ["a", "slope"], ["b"], "/p1"),
@@ -240,7 +240,7 @@ def test_the_activation_is_that_of_the_last_application() -> None:
 
 
 def test_an_obstacle_of_one_application_is_one_of_the_layer() -> None:
-    """Behind one of the branches stands a node without a gradient."""
+    """One of the branches is followed by a node without a gradient."""
     proto = shared_layers.siamese()
     tanh = next(item for item in proto.graph.node if item.name == "/tanh_a")
     tanh.op_type = "Mod"

@@ -1,4 +1,4 @@
-"""Models of one sample without a batch: they get one, or are refused with the shape to export."""
+"""Models of one sample without a batch: one is added, or they are rejected with the shape to export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adabet_onnx.training.settings import Settings
 
 
 def sample_net(*, first: list | None = None, last: list | None = None, shape=(3, 8, 8), out=("classes",), **values):
-    """A convolutional network that adds its batch by an Unsqueeze, and takes it away at the end.
+    """A convolutional network that adds its batch with an Unsqueeze, and removes it at the end.
 
     Args:
         first: nodes from ``input`` to ``s``, a sample of channels, height and width.
@@ -117,7 +117,7 @@ def test_it_trains_and_the_adapted_model_takes_a_batch(rng, tmp_path):
 
 
 def test_what_cannot_get_a_batch_is_refused_with_the_shape_to_export():
-    """An operator that is not known how to move stands before the batch is added."""
+    """An operator that cannot be moved comes before the batch is added."""
     more = [node("CumSum", ["input", "axis"], ["s"], "/sum")]
     proto = sample_net(first=more, axis=np.array(1))
     with pytest.raises(ModelError, match=r"looks like one sample without a batch.*input of shape \(1, 3, 8, 8\)"):
@@ -125,7 +125,7 @@ def test_what_cannot_get_a_batch_is_refused_with_the_shape_to_export():
 
 
 def test_a_convolution_of_a_sample_is_refused_with_the_shape_to_export():
-    """onnx's checker takes it, no runtime does."""
+    """onnx's checker accepts it, but no runtime does."""
     proto = tiny.conv_net()
     del proto.graph.input[0].type.tensor_type.shape.dim[0]
     with pytest.raises(ModelError, match=r"a sample without a batch\? Export .* an input of shape \(1, 3, 8, 8\)"):
@@ -133,7 +133,7 @@ def test_a_convolution_of_a_sample_is_refused_with_the_shape_to_export():
 
 
 def test_a_batch_that_is_there_stays_what_it_is():
-    """A fixed batch that repeats itself inside is refused as ever, and not taken for a sample's axis."""
+    """A fixed batch that is also used inside is still rejected, and not mistaken for a sample's axis."""
     nodes = [
         node("Reshape", ["input", "shape"], ["r"], "/mix"),
         node("MatMul", ["r", "fc.weight"], ["logits"], "/fc"),

@@ -128,7 +128,7 @@ def test_scores_without_probabilities(predictor, targets, data, tmp_path):
 def test_regressors(predictor, data, tmp_path):
     x, targets = data
     built = make_pipeline(StandardScaler(), predictor())
-    several = not isinstance(built.steps[-1][1], MLPRegressor)  # skl2onnx flattens what a network gives
+    several = not isinstance(built.steps[-1][1], MLPRegressor)  # skl2onnx flattens the output of a network
     fitted, path = exported(built, x, targets["numbers"] if several else targets["numbers"][:, 0], tmp_path)
     model = open_model(path)
     np.testing.assert_allclose(logits_of(model, x), fitted.predict(x).reshape(len(x), -1), rtol=1e-3, atol=1e-3)
@@ -201,7 +201,7 @@ def test_a_new_head_leaves_old_labels_out(data, tmp_path):
 
 
 def test_several_labels_open_by_the_remedy(data, tmp_path):
-    """Columns 1 - p and p of several labels are no two columns; the message's remedy opens the file."""
+    """Columns 1 - p and p of several labels are not two classes; the message's remedy opens the file."""
     x, labels = data
     several = np.stack([labels["binary"], (x[:, 1] > 3).astype(int)], 1)
     fitted, path = exported(network(), x, several, tmp_path)
@@ -272,7 +272,7 @@ def test_coefficients_that_contradict_each_other():
 @pytest.mark.parametrize("targets", ["binary", "classes"])
 @pytest.mark.parametrize("predictor", ["network", "logistic"])
 def test_a_column_for_each_class(predictor, targets, data, tmp_path):
-    """zipmap="columns" makes an output of each class, of which none alone is the logits."""
+    """zipmap="columns" makes one output per class, none of which is the logits."""
     x, labels = data
     names = np.array(["no", "yes", "maybe"])[labels[targets]]
     make = {"network": lambda: MLPClassifier((8,), max_iter=20), "logistic": LogisticRegression}[predictor]

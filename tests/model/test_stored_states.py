@@ -1,4 +1,4 @@
-"""Initial states stored in the file for one batch size serve any: zeros go, one for all samples is expanded."""
+"""Initial states stored for one batch size work for any: zeros are removed, a state for all samples is expanded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cells(model) -> list:
 
 
 def apart(proto, batch) -> np.ndarray:
-    """What the file itself gives, run by run."""
+    """The outputs of the file itself, run by run."""
     return np.concatenate([run(proto, X[start : start + batch]) for start in range(0, len(X), batch)])
 
 
@@ -57,7 +57,7 @@ def test_states_made_from_constants_by_a_node_count_too(kind, made, opset):
 
 
 def test_a_state_for_one_sample_is_expanded_where_the_batch_is_open_already():
-    """Such a file runs with a batch of 1 alone, whatever its input says."""
+    """Such a file runs only with a batch of 1, whatever its input declares."""
     proto = recurrent("GRU", "one", extent="N")
     np.testing.assert_allclose(run(open_model(proto).proto(), X), apart(proto, 1), rtol=1e-5, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_zeros_expanded_by_the_shape_of_the_data_are_dropped(op_type):
 
 @pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
 def test_layers_of_opset_12_train(op_type, tmp_path):
-    """The rules write the forms of opset 13: the graph is brought to 17 first, and the check knows it."""
+    """The rules write the forms of opset 13: the graph is converted to 17 first, which the check allows for."""
     proto = recurrent(op_type, "zeros", opset=12, extent="N")
     axis = next(node for node in proto.graph.node if node.op_type == "Transpose" and node.output[0] == "z")
     axis.output[0] = "before"

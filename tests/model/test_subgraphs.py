@@ -1,4 +1,4 @@
-"""Values that graphs inside nodes read: Ifs that are decided are inlined, other nodes stand in the way by name."""
+"""Values that graphs inside nodes read: Ifs with a constant condition are inlined, other nodes named as obstacles."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_weights_of_branches_are_layers_with_names_of_their_own():
     assert model.frozen == ()
 
 
-# --- what is left --------------------------------------------------------------------------------------------
+# --- what remains --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", LEFT)
@@ -104,7 +104,7 @@ def test_a_node_with_a_graph_inside_is_the_named_obstacle(kind, backend, tmp_pat
     assert not verdict.trainable
     assert f"node '{name}' ({operator})" in verdict.reason
     assert after.portable.trainable
-    assert not after.ort.trainable  # it ends the process, whatever is trained
+    assert not after.ort.trainable  # it ends the process, whichever layers are trained
     for check in (True, False):
         with pytest.raises(ModelError, match=rf"node '{name}' \({operator}\).*contains a subgraph"):
             make_artifacts(model, selecting(model, "a"), tmp_path / "a", backend=backend, check=check)
@@ -140,7 +140,7 @@ def test_a_weight_that_only_a_graph_inside_reads_is_frozen():
 
 
 def test_a_convolution_that_only_an_if_reads(tmp_path):
-    """onnxruntime 1.19.2 aborts where it would merge a convolution with what follows, and an If captures it."""
+    """onnxruntime 1.19.2 aborts when it fuses a convolution with its successor while an If captures it."""
     proto = tiny.build(
         [
             tiny.node("Conv", ["input", "c.weight"], ["h"], "/c"),

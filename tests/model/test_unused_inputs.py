@@ -1,4 +1,4 @@
-"""Inputs that nothing reads: they need no data, are said, and the adapted model has them where they were."""
+"""Inputs that no node reads: they need no data, are reported, and stay in the adapted model at their positions."""
 
 from __future__ import annotations
 

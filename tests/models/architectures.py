@@ -60,7 +60,7 @@ class Architecture:
         shape: of one sample of the small one.
         folding: let the TorchScript exporter fold constants: it writes the weights of recurrent layers as
             arithmetic on torch's otherwise, which is no layer.
-        full: arguments of the published size, for (3, 224, 224); None: there is none.
+        full: arguments of the published size, for (3, 224, 224), or None.
         names: of the inputs.
         vocabulary: of token ids.
     """
@@ -173,7 +173,7 @@ def module(name: str, *, size: str = "small") -> tuple[nn.Module, tuple[np.ndarr
 
 @torch.no_grad()
 def _draw(made: nn.Module) -> None:
-    """Weights of every layer anew: a signal keeps its size, no vector is constant."""
+    """Draw the weights of every layer: signals keep their size, and no vector is constant."""
     for part in made.modules():
         if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.kaiming_normal_(part.weight)
@@ -189,7 +189,7 @@ def _draw(made: nn.Module) -> None:
 
 @torch.no_grad()
 def _settle(made: nn.Module, inputs: Sequence[np.ndarray]) -> None:
-    """Running statistics as the network's own activations have them."""
+    """Set the running statistics to those of the network's own activations."""
     norms = [part for part in made.modules() if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momentum = [norm.momentum for norm in norms]
     made.eval()

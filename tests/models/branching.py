@@ -67,7 +67,7 @@ def _model(nodes: list[onnx.NodeProto], values: dict[str, np.ndarray]) -> onnx.M
 
 
 def whole(condition: str = "constant", operator: str = "Relu") -> onnx.ModelProto:
-    """All of a layer's activation goes through an If: Relu or Tanh."""
+    """A layer's whole activation goes through an If: Relu or Tanh."""
     before, values = CONDITIONS[condition]
     made = node("If", ["flag"], ["z"], "/if", then_branch=step(operator, "t"), else_branch=step("Tanh", "e"))
     return _model([*before, made], values)
@@ -82,7 +82,7 @@ def partly(condition: str = "constant", operator: str = "Softplus") -> onnx.Mode
 
 
 def plain(kind: str, operator: str = "Softplus") -> onnx.ModelProto:
-    """What `whole` and `partly` are where the condition holds."""
+    """`whole` and `partly` with the condition true."""
     if kind == "whole":
         return _model([node(operator, ["h"], ["z"], "/taken")], {})
     nodes = [
@@ -115,7 +115,7 @@ def nested() -> onnx.ModelProto:
 
 
 def passing_on() -> onnx.ModelProto:
-    """Branches that give out an initializer of theirs, what they captured, and one value twice."""
+    """Branches that return one of their initializers, a captured value, and one value twice."""
     then = helper.make_graph(
         [node("Identity", ["h"], ["t1"]), node("Relu", ["h"], ["t2"]), node("Identity", ["t2"], ["t3"])],
         "then",

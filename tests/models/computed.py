@@ -1,4 +1,4 @@
-"""Models whose weights are computed from constants, as exporters leave them that fold nothing.
+"""Models whose weights are computed from constants, as written by exporters without constant folding.
 
 Each is built twice: with the computation, and with plain weights that numpy has computed.
 """
@@ -54,7 +54,7 @@ def recurrent(kind: str, *, plain: bool) -> onnx.ModelProto:
 
 
 def in_order_of_onnx(kind: str, torch_like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """W, R and B as numpy puts them together."""
+    """W, R and B, assembled by numpy."""
 
     def ordered(name: str) -> np.ndarray:
         parts = np.split(torch_like[name], len(GATES[kind]))
@@ -123,7 +123,7 @@ def spectral_norm(*, plain: bool) -> onnx.ModelProto:
 
 
 def joined_biases(*, plain: bool) -> onnx.ModelProto:
-    """A Gemm whose weight and bias are put together, as those of queries and keys may be."""
+    """A Gemm whose weight and bias are concatenated, like those of queries and keys."""
     parts = {"q.weight": normal(4, 8), "k.weight": normal(5, 8), "q.bias": normal(4), "k.bias": normal(5)}
     w, b = (np.concatenate([parts[f"{side}.{what}"] for side in "qk"]) for what in ("weight", "bias"))
     made = [

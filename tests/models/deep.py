@@ -1,4 +1,4 @@
-"""Residual networks as deep as one likes: a stem, blocks of two convolutions with normalisations, a classifier."""
+"""Residual networks of any depth: a stem, blocks of two convolutions with normalisations, a classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models whose result has no axis for the batch alone, or ends in an If, although a value before it would do."""
+"""Models whose result has no separate batch axis, or ends in an If, although an earlier value is usable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def merged_before_the_head() -> onnx.ModelProto:
 
 
 def mean_of_the_batch() -> onnx.ModelProto:
-    """Scores (N, C), of which the batch's mean is given."""
+    """Scores (N, C), of which the batch mean is returned."""
     nodes = [*_BODY, *_HEAD, node("ReduceMean", ["scores"], ["logits"], "/mean", axes=[0], keepdims=1)]
     return build(nodes, _WEIGHTS, input_shape=("N", FEATURES), output_shape=(1, CLASSES))
 

@@ -1,4 +1,4 @@
-"""Networks of Flax and JAX, as a user's own file has them; training one takes a few seconds."""
+"""Networks of Flax and JAX, as in a user's file; training one takes a few seconds."""
 
 from __future__ import annotations
 

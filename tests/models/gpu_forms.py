@@ -1,4 +1,4 @@
-"""One-operator models: forms that WebGPU's providers compute wrong or refuse, or that a rewrite has to keep right."""
+"""One-operator models: forms that WebGPU's providers get wrong or reject, or that a rewrite must keep correct."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _lines(count: int) -> list[np.ndarray]:
 
 _POSITIVE = np.abs(normal(6)) + 0.5
 _TWO = {"strides": [2, 2], "kernel_shape": [3, 3]}
-# What was wrong, or refused, in one bundle at least before it is rewritten.
+# Cases that at least one bundle computes incorrectly or rejects without the rewrite.
 FORMS: dict[str, Case] = {
     **{f"Concat of {n}": one("Concat", *_lines(n), axis=1) for n in (8, 9, 25, 51)},
     "Concat of 7": one("Concat", *_lines(7), axis=1),
@@ -100,7 +100,7 @@ FORMS: dict[str, Case] = {
     "Slice both ways": one("Slice", normal(5, 6), ints(4, 1), ints(-9, 5), ints(0, 1), ints(-2, 2)),
     "Slice backwards, no axes": one("Slice", normal(5, 6), ints(3, 3), ints(0, 1), None, ints(-1, -1)),
 }
-# What stays wrong or refused however it is written, and what is said of it.
+# Cases that stay incorrect or rejected in any form, and their message.
 REFUSED: dict[str, tuple[Case, str]] = {
     "training": (
         one(

@@ -71,7 +71,7 @@ def embedding(ending: str) -> onnx.ModelProto:
 
 
 def expanded(*ending: onnx.NodeProto) -> onnx.ModelProto:
-    """A mask expanded as torch writes it, of which shape inference makes nothing; ``ending`` follows ``fc``."""
+    """A mask expanded as torch writes it, whose shape cannot be inferred; ``ending`` follows ``fc``."""
     nodes = [
         node("Equal", ["sizes", "minus_one"], ["is_open"], "is_open"),
         node("Shape", ["input"], ["shape"], "shape"),

@@ -1,4 +1,4 @@
-"""Networks of convolutions that a BatchNormalization follows, some of whose channels it hides behind tiny slopes."""
+"""Networks of convolutions followed by a BatchNormalization that hides some channels behind tiny scales."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def norm_net(
         offset: of the BatchNormalization's output; without one, of the Conv's.
         norm: whether there is a BatchNormalization.
         opset: of the model.
-        first: an operator before the Conv, such as one that can give what is no number.
+        first: an operator before the Conv, such as one that can return NaN.
         seed: of the weights.
         **conv: attributes of the Conv, whose kernel has 3 positions along each axis; padding is 1 unless given.
     """

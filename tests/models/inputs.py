@@ -1,4 +1,4 @@
-"""Models for tests of what data is taken for: inputs of any shape and type, and weights that give the answer away."""
+"""Models for tests of how data is interpreted: inputs of any shape and type, and weights that reveal it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def flat(*shape: int, kind: str = "float32", weight: np.ndarray | None = None) -> onnx.ModelProto:
-    """Cast, Flatten, Gemm: takes samples of any shape and type, and tells nothing of what its axes are."""
+    """Cast, Flatten, Gemm: takes samples of any shape and type, and does not reveal the meaning of its axes."""
     weight = normal(2, int(np.prod(shape))) if weight is None else weight
     nodes = [
         node("Cast", ["x"], ["numbers"], "/cast", to=TensorProto.FLOAT),
@@ -66,7 +66,7 @@ def tokens(steps: int, features: int) -> onnx.ModelProto:
 
 
 def named(**shapes: tuple[int, ...]) -> onnx.ModelProto:
-    """Inputs of these names and shapes, each flattened, all side by side before a Gemm."""
+    """Inputs of these names and shapes, flattened and concatenated before a Gemm."""
     nodes = [node("Flatten", [name], [f"{name}.flat"], f"/{name}") for name in shapes]
     nodes += [
         node("Concat", [f"{name}.flat" for name in shapes], ["all"], "/all", axis=1),

@@ -60,7 +60,7 @@ def light_model(name: str, *, seed: int = 0) -> onnx.ModelProto:
     for node in nodes:
         if node.op_type == "Reshape" and node.input[0] not in weights:
             target = kept[node.input[1]].copy()
-            target[0] = 0  # copy the batch dimension of the input, which the file had as 1
+            target[0] = 0  # copy the batch dimension of the input, which is 1 in the file
             kept[node.input[1]] = target
     images = [value for value in graph.input if value.name in used and value.name not in shapes | stored]
     for value in (*images, *graph.output):

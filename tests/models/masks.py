@@ -23,7 +23,7 @@ def per_pixel(axis: int, *, turned: bool, softmax: bool = True) -> onnx.ModelPro
 
 
 def scores(x: np.ndarray) -> np.ndarray:
-    """What comes before the Softmax, by NumPy in float64: (N, H, W, C)."""
+    """The input of the Softmax, by NumPy in float64: (N, H, W, C)."""
     weight = normal(CLASSES, 3, 1, 1, scale=1)[..., 0, 0].astype(np.float64)
     return np.einsum("nchw,kc->nhwk", x, weight) + normal(CLASSES)
 

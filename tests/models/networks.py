@@ -1,4 +1,4 @@
-"""Published networks as torch modules, in any width; what `architectures` makes small or full ones of."""
+"""Published networks as torch modules, in any width, from which `architectures` makes small or full ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def classifier(width: int, classes: int) -> list[nn.Module]:
 
 
 class Residual(nn.Module):
-    """x + inner(x), or another way past it, and an activation after the sum."""
+    """x + inner(x), or another shortcut, and an activation after the sum."""
 
     def __init__(self, inner: nn.Module, shortcut: nn.Module | None = None, after: nn.Module | None = None) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def densenet(width: int, growth: int, classes: int, stages: Sequence[int]) -> nn
 
 
 class Branches(nn.Module):
-    """Several ways side by side, their results concatenated."""
+    """Several parallel branches, whose results are concatenated."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()

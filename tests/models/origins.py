@@ -1,4 +1,4 @@
-"""Models by where they come from: an exporter, a converter of ours, the onnx package, ../shared, or a quantiser."""
+"""Models by origin: an exporter, one of our converters, the onnx package, ../shared, or a quantiser."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NUMBERS = {
 
 
 def all_models() -> list[tuple[str, str]]:
-    """(model, origin) of all there are, the small ones first."""
+    """(model, origin) of all available models, small ones first."""
     from .architectures import ARCHITECTURES
 
     found = [(name, "torchscript") for name in ARCHITECTURES] + [(name, "dynamo") for name in NEW]
@@ -52,7 +52,7 @@ def all_models() -> list[tuple[str, str]]:
 
 
 def load(name: str, origin: str) -> onnx.ModelProto:
-    """One of them."""
+    """Load one of the models."""
     if origin == "zoo":
         from .light import light_model
 

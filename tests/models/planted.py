@@ -1,4 +1,4 @@
-"""Networks that wrong gradients are planted into: branches, square weights, shared and broadcast vectors."""
+"""Networks for planting wrong gradients: branches, square weights, shared and broadcast vectors."""
 
 from __future__ import annotations
 

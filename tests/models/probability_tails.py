@@ -1,4 +1,4 @@
-"""Ways in which exporters write the last step from logits to probabilities, and things that are no such step."""
+"""The forms in which exporters write the step from logits to probabilities, and similar ones that are not."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ COLUMNS: dict[str, Steps] = {  # from one column to two; the class of p is in th
     "written out": [*SIGMOID["1 / (1 + Exp(-x))"][:3], ("Div", ["one", "s"], ["p"], {}),
                     ("Sub", ["one", "p"], ["q"], {}), ("Concat", ["q", "p"], ["y"], {"axis": 1})],
 }  # fmt: skip
-UNKNOWN: dict[str, Steps] = {  # probabilities in a form that is not known
+UNKNOWN: dict[str, Steps] = {  # probabilities in an unknown form
     "powers of 2": [  # 2^z / sum 2^z
         ("Pow", ["two", "z"], ["e"], {}),
         ("ReduceSum", ["e", "axis"], ["s"], {}),
@@ -146,12 +146,12 @@ UNKNOWN: dict[str, Steps] = {  # probabilities in a form that is not known
         ("Div", ["e", "s"], ["y"], {}),
     ],
 }
-RESCALED: dict[str, Steps] = {  # no probabilities themselves, but made from them
+RESCALED: dict[str, Steps] = {  # not probabilities themselves, but computed from them
     "twice": [("Softmax", ["z"], ["p"], {}), ("Div", ["p", "half"], ["y"], {})],
     "minus logarithms": [("LogSoftmax", ["z"], ["p"], {}), ("Neg", ["p"], ["y"], {})],
     "an L1 norm": [("Exp", ["z"], ["e"], {}), ("LpNormalization", ["e"], ["y"], {"axis": 1, "p": 1})],
 }
-NONE: dict[str, Steps] = {  # no probabilities, though some operators are the same
+NONE: dict[str, Steps] = {  # not probabilities, though some operators are the same
     "a bias": [("Add", ["z", "bias"], ["y"], {})],
     "Relu": [("Relu", ["z"], ["y"], {})],
     "a temperature": [("Div", ["z", "half"], ["y"], {})],

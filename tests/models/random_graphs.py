@@ -1,8 +1,8 @@
 """Small random graphs for property tests: hypothesis draws their structure, a seed their numbers.
 
 Every block takes a value and gives one; a graph is some blocks and a head. Features can be switched on one by one:
-`FEATURES` names all of them, `graphs(features)` draws from those given. What is drawn says which operators stand in it,
-which vectors several applications of one layer share (`Drawn.whole`), and which features it has.
+`FEATURES` names all of them, `graphs(features)` draws from those given. A drawn graph records its operators, the
+vectors shared by several applications of one layer (`Drawn.whole`), and its features.
 
 What a trained tensor is, in the reference (tests/helpers/reference_step.py): an initializer of two or more axes is one
 tensor, whoever uses it; a vector that several nodes use is one tensor for each of them, but for those in `Drawn.whole`.
@@ -80,7 +80,7 @@ class Net:
     count: int = 0
 
     def add(self, op: str, inputs: Sequence[str], *, outputs: int = 1, **attributes: Any) -> str:
-        """One more node; the name of its first output (the others end in .1, .2, ...)."""
+        """Add a node; returns the name of its first output (the others end in .1, .2, ...)."""
         self.count += 1
         name = f"{op.lower()}{self.count}"
         made = [name, *(f"{name}.{i}" for i in range(1, outputs))]
@@ -391,7 +391,7 @@ def _shared_layer(net: Net, x: str, shape: Shape) -> tuple[str, Shape]:
 
 @_block("computed weight", 1, 2)
 def _computed_weight(net: Net, x: str, shape: Shape) -> tuple[str, Shape]:
-    """A chain of constants makes the weight: turned, scaled, put together, or normed."""
+    """A chain of constants computes the weight: transposed, scaled, concatenated, or normed."""
     out = net.size()
     kind = net.pick("turned", "scaled", "joined", "normed")
     if kind == "turned":

@@ -1,4 +1,4 @@
-"""Models that hold tensors in sequences on the way, written in ONNX's text form."""
+"""Models with tensors in sequences, written in ONNX's text form."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BODIES = {
 
 NOT_IN_ONNXRUNTIME = ("keepdims counts for no list",)  # 1.19.2 fails where both are given; ONNX ignores keepdims
 
-# The same, where a sequence is not the same in every run: node, and what is said of it.
+# The same, if a sequence differs between runs: node, and the message.
 UNKNOWN = {
     "SequenceAt": (
         """
@@ -100,7 +100,7 @@ def model(body: str, width: int, opset: int = 17) -> onnx.ModelProto:
 
 
 def expected(name: str, h: np.ndarray) -> np.ndarray:
-    """What the body of that name gives, in NumPy."""
+    """The result of the body of that name, in NumPy."""
     sigmoid = 1 / (1 + np.exp(-h))
     return {
         "split by a number": lambda: np.concatenate([h[:, 10:], h[:, :5]], 1),

@@ -1,4 +1,4 @@
-"""Models with inputs that are no data: a sampling rate, a state, a mode, the weights of an adapter."""
+"""Models with inputs that are not data: a sampling rate, a state, a mode, the weights of an adapter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def two_rates() -> onnx.ModelProto:
 
 
 def streaming(batch: int | str = "N", *, names=("h0", "c0", "hn", "cn"), steps_first: bool = False) -> onnx.ModelProto:
-    """x (N, 5, 4) through an LSTM of 6 units that begins with a state and gives out the next; 3 classes.
+    """x (N, 5, 4) through an LSTM of 6 units that takes a state and returns the next; 3 classes.
 
     Args:
         batch: of the data and the state.
@@ -113,7 +113,7 @@ def with_adapter() -> onnx.ModelProto:
 
 
 def two_open_dims() -> onnx.ModelProto:
-    """x (N, h, w) and a count; two outputs of which neither is called logits."""
+    """x (N, h, w) and a count; two outputs, neither of which is called logits."""
     nodes = [
         node("ReduceMean", ["x"], ["m"], "/mean", axes=[1, 2], keepdims=0),
         node("Unsqueeze", ["m", "one"], ["u"], "/column"),

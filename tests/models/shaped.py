@@ -144,7 +144,7 @@ def time_first_input(first: int | str, second: int | str) -> onnx.ModelProto:
 
 
 def no_sample_alone(kind: str) -> onnx.ModelProto:
-    """Outputs in which a sample has no place of its own: one mean for all, every pair of samples, or unnamed rows."""
+    """Outputs without a separate entry per sample: one mean for all, every pair of samples, or unnamed rows."""
     nodes = [node("Gemm", ["input", "w"], ["h"], "/fc")]
     shape: list[int | str | None]
     if kind == "mean":

@@ -1,7 +1,7 @@
 """Gradients and training steps of real architectures, as PyTorch exports them, against torch autograd on the module.
 
-Nothing is taken from the ONNX graph but the names of its weights: what torch differentiates is the module that was
-exported, in float64. Running statistics are the stored ones (`eval`) in both.
+Only the names of the weights are taken from the ONNX graph: torch differentiates the exported module, in float64.
+Running statistics are the stored ones (`eval`) in both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adabet_onnx.scoring.record import LayerScore, Scores
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
 TOLERANCE = 1e-4
-NEGLIGIBLE = 1e-6  # of the largest gradient of all: an attention's key bias has none but rounding
+NEGLIGIBLE = 1e-6  # relative to the largest gradient: that of an attention's key bias is only rounding
 SELECTIONS = ("all", "spread", "first", "head")
 BATCH = 4
 ARCHITECTURES = (
@@ -81,7 +81,7 @@ class Case:
 
 @pytest.fixture(autouse=True)
 def one_thread(torch_oracle):
-    """Of torch, whose threads wait for each other longer than they compute such small tensors."""
+    """Use one torch thread: for such small tensors, threads wait longer than they compute."""
     import torch
 
     threads = torch.get_num_threads()
@@ -160,7 +160,7 @@ def forward(module: Any, feeds: dict[str, np.ndarray]) -> Any:
 
 
 def errors(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """Largest difference over the parameter's largest gradient, for all that matter."""
+    """Largest difference relative to the parameter's largest gradient, for all parameters that matter."""
     largest = {name: float(np.abs(value).max()) for name, value in expected.items()}
     floor = NEGLIGIBLE * max(largest.values())
     return {
@@ -180,7 +180,7 @@ def test_gradients_equal_torch_and_only_selected_parameters_change(name, exporte
 def check(made: Case, what: str, exporter: str, opset: int, folder: Any) -> float:
     """Gradients, loss and one step of plain gradient descent; gives the largest error of a gradient.
 
-    A Relu or pooling may go another way than in float64 for an unlucky input: up to three are tried.
+    A Relu or pooling may take another branch than in float64 for an unlucky input: up to three are tried.
     """
     import torch
 

@@ -92,7 +92,7 @@ def batch(size, samples=5):
 
 
 def gradients(manifest, x, labels):
-    """Loss and gradients: what a step at the rate 1 takes away."""
+    """Loss and gradients, which equal the change of a step with rate 1."""
     session = manifest.session(manifest.initial, threads=1)
     before = {name: session.parameter(name).astype(np.float64) for name in session.parameter_names()}
     loss, _ = session.step({"input": x}, labels, 1.0)

@@ -1,4 +1,4 @@
-"""Activation functions that exporters write as several nodes keep their argument alone."""
+"""Activation functions that exporters write as several nodes keep only their argument."""
 
 from __future__ import annotations
 

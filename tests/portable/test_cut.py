@@ -1,4 +1,4 @@
-"""Where a training is cut into what runs once and what runs in every step, and that both together change nothing."""
+"""Where training is cut into a part that runs once and one that runs in every step; together they change nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def trained_from_features(
     channels: dict[str, list[int]] | None = None,
     **choices: Any,
 ) -> list[tuple[str, list[int]]]:
-    """Train with and without the cut, compare every bit, and give name and shape of what crosses it."""
+    """Train with and without the cut, compare every bit, and return name and shape of the values at the cut."""
     model = open_model(proto, dims=dims)
     selection, chosen = selected(model, *layers, channels=channels), Choices(**choices)
     manifest = make_artifacts(model, selection, folder, backend="portable", choices=chosen)
@@ -97,7 +97,7 @@ def test_steps_from_features_equal_those_of_the_uncut_graph(name, tmp_path):
 
 
 def test_a_dynamic_length(tmp_path):
-    """Of which the graph computes positions: they are computed again, not kept."""
+    """The graph computes positions from it: they are computed again, not stored."""
     kept = trained_from_features(cuts.any_length(), ("b",), tmp_path / "a", dims={"length": 12})
     assert kept == [("s", [6, 12])]
     kept = trained_from_features(cuts.any_length(), ("/positions",), tmp_path / "b", dims={"length": 12})
@@ -151,7 +151,7 @@ def test_the_frozen_part_is_in_no_step(tmp_path):
 
 
 def placed(nodes: list[onnx.NodeProto], *, shape: tuple[int | str, ...] = ("N", 3, 4), **values: np.ndarray) -> Any:
-    """Where the samples lie in the last node's first output, and its shape."""
+    """The axis of samples in the last node's first output, and its shape."""
     opset = [helper.make_opsetid("", 17)]
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in values.items()]
     given = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, list(shape))]
@@ -596,7 +596,7 @@ def test_weights_that_are_a_link_out_of_the_folder_are_refused(made, tmp_path):
 
 
 def old_data() -> tuple[np.ndarray, np.ndarray]:
-    """What the folder of version 1 was trained with: two of four epochs, by batches of 8."""
+    """The training data of the folder of version 1: two of four epochs, in batches of 8."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((48, 3, 8, 8)).astype(np.float32), rng.integers(0, 3, 48)
 

@@ -42,7 +42,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 def compare(model, selection, folder, oracle, backend, batch=2, loss="cross-entropy", targets=None):
     """Gradients of the artifacts against torch's on the graph before any repair.
 
-    A Relu whose input is within rounding of zero may open in one and stay shut in the other (about one input in four on
+    A Relu whose input is zero up to rounding may be active in one and inactive in the other (about one input in four on
     ResNet-20, worth 1e-4): up to three inputs are tried, of which one must be free of that.
     """
     manifest = make_artifacts(model, selection, folder, backend=backend, loss=loss, check=False)

@@ -1,4 +1,4 @@
-"""Bringing graphs to opset 17: the same results in ONNX Runtime before and after, or a reason why not."""
+"""Converting graphs to opset 17: the same results in ONNX Runtime before and after, or a reason why not."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_group_normalization_by_channel(shape):
 
 
 def test_what_follows_a_group_normalization_is_known():
-    """ONNX shape inference gives up there; the dtype is the input's."""
+    """ONNX shape inference fails there; the dtype is the input's."""
     nodes = [
         node("GroupNormalization", ["x", "s", "b"], ["n"], num_groups=2),
         node("Gelu", ["n"], ["g"]),

@@ -1,4 +1,4 @@
-"""Random graphs train as a float64 reference step says, or are rejected with a message."""
+"""Random graphs train like a float64 reference step, or are rejected with a message."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ EXAMPLES = 100
 
 
 def check_all(features, backend, examples):
-    """Every example is right or rejected: by the portable backend no graph of listed operators, and at most 10 %.
+    """Every example is correct or rejected; the portable backend rejects no graph of listed operators, at most 10 %.
 
-    onnxruntime-training has fewer gradients (none of Sum and ConvTranspose), and says which operator it stops at.
+    onnxruntime-training has fewer gradients (none for Sum and ConvTranspose), and names the operator without one.
     """
     seen: Counter[str] = Counter()
     why: list[str] = []
@@ -89,7 +89,7 @@ def test_random_graphs_train_as_the_reference_step_says_with_onnxruntime_trainin
 
 @pytest.mark.parametrize("operator", ["Tanh", "MatMul", "Gemm"])
 def test_a_wrong_rule_is_seen(tmp_path, monkeypatch, operator):
-    """The comparison itself: with one rule 1 % off, a graph that it stands in is wrong."""
+    """A test of the comparison: if one rule is 1 % off, graphs with it fail."""
     nodes = [
         node("MatMul", ["input", "a.weight"], ["m"], "/a"),
         node("Tanh", ["m"], ["t"], "/tanh"),

@@ -54,7 +54,7 @@ def test_gradients_equal_torch(name, tmp_path, torch_oracle):
     ("name", "trains"), [("lstm", False), ("gru_bidirectional", False), ("gru", True), ("rnn", True)]
 )
 def test_onnxruntime_training_cannot_load_recurrent_layers_even_frozen(name, trains, tmp_path, torch_oracle, training):
-    """It cannot load a graph with such a layer in it, though only the head is trained."""
+    """It cannot load a graph with such a layer, even if only the head is trained."""
     from models import architectures
 
     model = open_model(onnx.load_from_string(architectures.export(name)))

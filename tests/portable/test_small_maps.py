@@ -1,4 +1,4 @@
-"""Depthwise convolutions of small images that are trained: products of matrices, the same but for rounding."""
+"""Trained depthwise convolutions of small images: matrix products, equal except for rounding."""
 
 from __future__ import annotations
 

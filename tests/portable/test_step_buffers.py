@@ -1,4 +1,4 @@
-"""A step writes into memory that it does not read: two sets of values that take turns."""
+"""A step writes into memory that it does not read: two alternating sets of values."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_a_value_was_set_to_stays_the_callers(made, batch):
 
 
 def test_steps_and_gathered_gradients_in_turn(made, batch, tmp_path):
-    """And a checkpoint between them; the values are those of sessions that do one thing each."""
+    """With a checkpoint between them; the values equal those of separate sessions."""
     session = made.session(made.initial, threads=1)
     for number in range(4):
         following = made.session(made.initial if number == 0 else tmp_path / f"{number - 1}.ckpt", threads=1)

@@ -1,4 +1,4 @@
-"""Steps of transformers: tokens that nobody reads are not computed, wide layers a piece at a time; the same results."""
+"""Steps of transformers: unused tokens are not computed, and wide layers piece by piece; the results are the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT, HALF = np.array(np.sqrt(2), np.float32), np.array(0.5, np.float32)
 
 
 def transformer(pool: str = "token", activation: str = "gelu", *, turned: bool = False) -> onnx.ModelProto:
-    """A block of attention and a wide layer, then a head on what is read of it."""
+    """A block of attention and a wide layer, then a head on the tokens that are used."""
     nodes: list[onnx.NodeProto] = []
     weights: dict[str, np.ndarray] = {"root": ROOT, "half": HALF, "one": np.array(1, np.float32)}
 

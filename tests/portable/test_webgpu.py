@@ -187,7 +187,7 @@ def test_normalisation_by_the_batch_is_refused(tmp_path):
 
 
 def browser(job: dict, folder: Path) -> dict:
-    """What a page gives for a job; see js/webgpu.mjs."""
+    """The result of a job in a browser page; see js/webgpu.mjs."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     node = shutil.which("node")
     if found is None or node is None or not (JS / "node_modules" / "playwright-core").is_dir():
@@ -239,7 +239,7 @@ def trained(manifest, x, y, size, folder, bundle):
 
 
 def check_trained(manifest, x, y, size, folder, bundle):
-    """The browser has Python's losses and trained values, and an export with these changes nothing else."""
+    """The browser's losses and trained values equal Python's, and an export with them changes nothing else."""
     said, losses, session = trained(manifest, x, y, size, folder, bundle)
     assert len(said["losses"]) == len(x) // size
     np.testing.assert_allclose(said["losses"], losses, rtol=TOLERANCE)
@@ -296,5 +296,5 @@ def test_twenty_steps_of_the_demo_in_a_browser(bundle, demo, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_five_steps_of_resnet_in_a_browser(bundle, resnet, tmp_path):
-    """The Concat of nine in its weight gradient is what trained silently wrong with the default bundle."""
+    """With the default bundle, the Concat of nine in its weight gradient silently trained incorrectly."""
     check_trained(*resnet, tmp_path, bundle)

@@ -1,4 +1,4 @@
-"""The report: what it shows, that it shows what is in the files, and that a browser has nothing to complain of."""
+"""The report: its contents, which match the files, and that it loads in a browser without errors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ SCORING = Scoring(samples=64, subset_size=16, subsets=4)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What run, compare and stability leave, in one folder."""
+    """The files of run, compare and stability, in one folder."""
     folder = tmp_path_factory.mktemp("report")
     path = folder / "net.onnx"
     path.write_bytes(hostile_net().SerializeToString())
@@ -89,7 +89,7 @@ def folder(tmp_path_factory) -> Path:
     )
     save_summary(outcome, command="adabet-onnx run <net>.onnx")
     plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
-    sizes = itertools.count(1)  # what a step takes is said here: no process has to find out
+    sizes = itertools.count(1)  # the cost of a step is given, so that no process has to measure it
     with pytest.MonkeyPatch.context() as patch:
         measure = "adabet_onnx.study.runner.measure_training"
         patch.setattr(measure, lambda *given, **choices: Cost(next(sizes) << 20, 0.01))

@@ -1,7 +1,7 @@
 """A crash inside a native library ends as an error: exit code 1, a message that says where, nothing half written.
 
-The commands run as a user's do, with a native function that really kills its process: a folder in PYTHONPATH holds a
-sitecustomize that puts it in the place of one of onnx or onnxruntime.
+The commands run as a user's do, with a native function that really kills its process: a sitecustomize in PYTHONPATH
+replaces a function of onnx or onnxruntime by it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = [
 
 @pytest.fixture
 def command(tmp_path: Path):
-    """Start a command where a model and data lie, with a native function that does something else."""
+    """Start a command in a folder with model and data, with a replaced native function."""
     onnx.save(tiny.conv_net(), tmp_path / "model.onnx")
     x = np.random.default_rng(0).random((40, 3, 8, 8), np.float32)
     np.savez(tmp_path / "data.npz", x=x)

@@ -136,7 +136,7 @@ def test_what_a_profile_says_of_a_provider(tmp_path, events, said):
 
 
 def test_the_profile_of_a_run_tells_where_nodes_ran(tmp_path, monkeypatch):
-    """Of the real runtime: the provider that is named takes nothing, for it is not there."""
+    """With the real runtime: the named provider runs nothing, since it does not exist."""
     monkeypatch.setattr(placement, "_warned", set())
     monkeypatch.setattr(placement.tempfile, "tempdir", str(tmp_path))
     model = tiny.conv_net()
@@ -240,7 +240,7 @@ def test_a_folder_evaluates_with_it(tmp_path):
 
 
 def test_kept_features_are_of_one_provider(tmp_path, monkeypatch):
-    """Where the frozen part runs, and with which options, is in the key of what is kept."""
+    """The provider of the frozen part and its options are part of the key of stored features."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
     manifest = make_artifacts(
         DEMO / "digits.onnx", select(DEMO / "digits.onnx", strategy="head"), tmp_path, check=False

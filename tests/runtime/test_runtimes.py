@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 
 
 def wide() -> onnx.ModelProto:
-    """Of which the trained layers and the frozen ones read weights from the folder's one file."""
+    """A model whose trained and frozen layers read weights from the folder's single file."""
     sizes = [24, 32, 32, 32, 3]
     nodes, values, last = [], {}, "input"
     for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
@@ -84,7 +84,7 @@ def job(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(job):
-    """What samples/python/train.py is to come to: the package's training with this runtime, losses and selected.bin."""
+    """The expected result of samples/python/train.py: losses and selected.bin of training with this runtime."""
     folder, _ = job
     device, manifest = load_device(folder / "device"), load_manifest(folder / "artifacts")
     data, how, session = np.load(folder / "data.npz"), device.training, manifest.session(manifest.initial)

@@ -33,7 +33,7 @@ def integers(rng, n):
 
 
 def circle(rng, n):
-    """Evenly spaced: every length occurs n times, but for rounding."""
+    """Evenly spaced: every length occurs n times, except for rounding."""
     angles = 2 * np.pi * np.arange(n) / n
     return of_points(np.round(np.stack([np.cos(angles), np.sin(angles)], 1), rng.choice([3, 8, 16])))
 
@@ -47,7 +47,7 @@ def given_twice(rng, n):
 
 
 def given_twice_rounded(rng, n):
-    """As scores have it: from a float32 Gram matrix, which may put a little between equal points."""
+    """As in scores: from a float32 Gram matrix, which may give equal points a small distance."""
     points = rng.standard_normal((n, 30))[rng.integers(0, max(2, n // 2), n)].astype(np.float32)
     points -= points.mean(0)
     return distances(points @ points.T)

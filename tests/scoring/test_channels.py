@@ -348,7 +348,7 @@ def test_unselected_channels_stay_as_they_are_to_the_bit(tmp_path, rng):
         assert not changed[mask == 0].any(), name
         assert changed[mask == 1].mean() > 0.5, name
     assert all(np.array_equal(before[name], after[name]) for name in before if name not in manifest.parameters)
-    # The folder itself is a trained model too; and going on equals not having stopped.
+    # The folder itself is a trained model too; and resuming equals not having stopped.
     x = data["x"][:8]
     trained_logits = tiny.run(onnx.load(tmp_path / "adapted.onnx"), x)
     assert np.array_equal(tiny.run(open_trained(manifest.folder).graph, x), trained_logits)
@@ -453,7 +453,7 @@ def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng, monkeypat
 
 
 def test_where_memory_is_short_channels_are_scored_from_parts_of_groups(rng):
-    """Of 16 samples each, in which subsets are everything, so that ripser can tell what is expected."""
+    """Parts of 16 samples, whose subset is the whole part, so that ripser gives the expected result."""
     model = open_model(tiny.conv_net())
     x = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
     plain = score(model, x, scoring=Scoring(samples=50, subset_size=16, subsets=3))

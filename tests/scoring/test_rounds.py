@@ -1,4 +1,4 @@
-"""How many subsets of a group are taken where no number is asked for."""
+"""How many subsets of a group are used by default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def images(rng):
 
 
 def around(mean: float, count: int, by: float = 1.0) -> np.ndarray:
-    """Numbers with this mean and standard deviation, to a little."""
+    """Numbers with approximately this mean and standard deviation."""
     return mean + by * np.resize([-1, 1], count)
 
 
@@ -38,7 +38,7 @@ def test_a_gap_of_two_errors_of_drawing_is_settled():
 
 def test_the_gap_is_in_b1_hat_and_its_error_that_of_the_difference(rng):
     common = rng.integers(0, 50, 64)
-    assert settled({"a": common + 1, "b": common}, SIZES)  # as firm as can be, though both vary
+    assert settled({"a": common + 1, "b": common}, SIZES)  # fully firm, though both vary
     assert not settled({"a": common + 1, "b": rng.permutation(common)}, SIZES)
     assert not settled({"a": around(20, 64, 9), "b": around(40, 64)}, {"a": 5, "b": 10})
     assert settled({"a": around(20, 64, 9), "b": around(40, 64)}, {"a": 10, "b": 10})
@@ -53,7 +53,7 @@ def test_half_of_the_gaps_are_enough_and_equal_layers_need_no_more():
 
 
 def test_settled_gaps_have_the_sign_that_all_subsets_give(rng):
-    """Layers whose true means are known: hardly any settled gap is the wrong way round."""
+    """Layers whose true means are known: hardly any settled gap has the wrong sign."""
     wrong = right = 0
     for _ in range(2000):
         gap = rng.uniform(0, 1)

@@ -35,7 +35,7 @@ PAIRS = [
 def raw_b1(points: np.ndarray) -> int:
     """Ripser on the points themselves."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # more columns than rows is what activations are like
+        warnings.simplefilter("ignore")  # activations have more columns than rows
         bars = ripser(points.reshape(len(points), -1), maxdim=1)["dgms"][1]
     return int((bars[:, 1] > bars[:, 0]).sum())
 
@@ -235,7 +235,7 @@ def test_standard_error_is_that_of_disjoint_batches_or_larger():
 
 
 def test_batch_that_is_not_the_first_axis_or_is_merged(rng):
-    """An LSTM puts the batch third, and a model may merge it with the tokens: one point is one sample all the same."""
+    """An LSTM puts the batch third, and a model may merge it with the tokens: one point is still one sample."""
     float32 = onnx.TensorProto.FLOAT
     weights = {
         "lstm.W": rng.standard_normal((1, 24, 5)).astype(np.float32),

@@ -1,8 +1,8 @@
-"""Sketches: what they are, by arithmetic that does without random numbers; and scores from them.
+"""Sketches: their definition, by arithmetic without random numbers; and scores from them.
 
 A sketch with signs s has squared distances that are sums over pairs of elements of s_i s_j d_i d_j. Over the rows of a
 Hadamard matrix the mean of s_i s_j is 0 for two elements, and 1 for one with itself. So the mean over these rows is
-exactly the squared distance of the elements that are used: no test needs luck.
+exactly the squared distance of the elements that are used: no test depends on chance.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def test_the_spread_of_distances_is_that_of_k_numbers(rng):
 
 
 def measured(model, x, **how):
-    """What a forward pass leaves, with these settings of `Passes`."""
+    """The results of a forward pass with these settings of `Passes`."""
     names = tuple(layer.name for layer in model.layers)
     passes = Passes(**{"batch": 3, "size": 64, "half": False, "parts": (names,)} | how)
     return SketchProbed(model, NONE, passes).forward(open_data({"x": x}, model).train, np.arange(len(x)))
@@ -280,7 +280,7 @@ def test_half_precision_keeps_distances(rng):
         half.add(part)
     assert half.bytes == whole.bytes // 2
     for gram in (whole.gram(), half.gram()):
-        np.testing.assert_allclose(gram.sum(0), 0, atol=1)  # centred, which signals take for granted
+        np.testing.assert_allclose(gram.sum(0), 0, atol=1)  # centred, which signals require
     np.testing.assert_allclose(distances(whole.gram()), np.sqrt(squared(rows)), rtol=1e-5, atol=1e-3)
     ratio = distances(half.gram())[np.triu_indices(40, 1)] / distances(whole.gram())[np.triu_indices(40, 1)]
     assert ratio.max() / ratio.min() < 1.003, "a factor that all have changes no order"
@@ -292,7 +292,7 @@ def test_half_precision_keeps_distances(rng):
 @pytest.mark.parametrize("size", [8, 1 << 13])
 @pytest.mark.parametrize("hidden", [None, HIDDEN])
 def test_what_is_no_number_is_refused_with_the_layer_named(first, value, at, half, size, hidden, rng):
-    """NaN, infinite, and so large that products are."""
+    """NaN, infinite, and numbers so large that products are infinite."""
     model = open_model(norm_net(first=first, hidden=hidden))
     x = 1 + np.abs(samples_for(model, rng, 20))
     x[at] = value
@@ -411,7 +411,7 @@ def wide():
 
 
 def planned(model, limit: int) -> Passes | str:
-    """The plan for 256 samples and 4,096 numbers, or what is said instead."""
+    """The plan for 256 samples and 4,096 numbers, or the error."""
     try:
         return plan_passes(model, 256, limit, 4096)
     except DataError as error:
@@ -419,7 +419,7 @@ def planned(model, limit: int) -> Passes | str:
 
 
 def test_plans_from_generous_to_absurd(wide):
-    """Less memory takes smaller batches, then half precision, more passes, smaller sketches; then it is refused."""
+    """With less memory: smaller batches, then half precision, more passes, smaller sketches, and finally an error."""
     base, one = base_bytes(wide), sample_bytes(wide)
     seen = []
     for extra in [10**9, *(int(20e6 / 1.25**power) for power in range(40))]:
@@ -447,7 +447,7 @@ def test_plans_from_generous_to_absurd(wide):
 
 
 def test_a_conv_and_its_norm_are_in_one_pass_where_both_fit():
-    """Their sketches are made together, and in passes of their own would be of other elements."""
+    """Their sketches are computed together; in separate passes they would use other elements."""
     model = open_model(tiny.conv_net())
     least = base_bytes(model) + sample_bytes(model)
     of_pair = 2 * 100 * 64 * 2  # in half precision
@@ -535,7 +535,7 @@ def test_signals_are_those_over_all_positions_or_nearly(rng):
 
 
 def test_preprocessing_comes_before(rng):
-    """As bytes scaled to 0..1: not what a sketch of bytes is."""
+    """As with bytes scaled to 0..1, whose sketch differs from that of the bytes."""
     model = open_model(tiny.conv_net())
     x = rng.integers(0, 256, (40, 3, 8, 8)).astype(np.uint8)
     names = tuple(layer.name for layer in model.layers)

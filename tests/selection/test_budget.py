@@ -1,4 +1,4 @@
-"""Budgets: what is selected, what is said, and what is refused."""
+"""Budgets: selections, reports, and errors."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_an_impossible_budget_with_a_new_head_says_what_the_head_alone_takes(sco
 
 
 class Slanted(Chain):
-    """The earlier a layer, the fewer parameters: what takes the least memory is not what is updated the least."""
+    """The earlier a layer, the fewer parameters: the least memory does not mean the fewest updates."""
 
     def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Fixed:
         found = super().training(parameters)
@@ -236,7 +236,7 @@ def test_a_budget_never_selects_more_layers_than_without_one(scores):
 
 
 class Gathered(Chain):
-    """Gathering gradients takes 5 MB, a part of a batch 1 MB less for each time that it is halved."""
+    """Gradient accumulation takes 5 MB, a micro-batch 1 MB less for each halving."""
 
     divisible = True
 
@@ -247,7 +247,7 @@ class Gathered(Chain):
 
 
 def test_a_batch_is_not_cut_where_that_takes_more_or_does_not_matter(scores):
-    """What fits whole is not refused because parts of it do not fit."""
+    """A batch that fits is not rejected because its micro-batches do not."""
     budget = Budget(max_memory=13_500_000)  # only l5 fits, and only whole
     selection = select(scores, rho=0.5, costs=Gathered(), choosing=Choosing(budget=budget, max_accumulate=8))
     assert selection.layers == ("l5",)

@@ -16,7 +16,7 @@ def _plain(fits: bool) -> Answer:
 
 
 def best_set(values, fits, **options):
-    """Where a set that holds one that does not fit does not fit either."""
+    """The best set, if no superset of a set that does not fit fits."""
     return search.best_set(values, lambda chosen: _plain(fits(chosen)), **options)
 
 
@@ -57,9 +57,9 @@ def best_by_trying(values, fits, count, required, room, weights):
 
 
 class Cut(Device):
-    """A frozen pass before the step, which holds the weights of all layers before the earliest one.
+    """Memory with a frozen pass before the step, which holds the weights of all layers before the earliest one.
 
-    What steps begin with is held by the caller, and so may be less where an earlier layer is trained too.
+    The inputs of steps are held by the caller, and may be smaller if an earlier layer is trained too.
     """
 
     def __init__(self, rng: np.random.Generator, layers: int, limit: float) -> None:
@@ -161,7 +161,7 @@ def test_a_search_that_is_cut_short_says_how_far_off_it_may_be():
     exact = best_set(values, device.fits, count=6, tries=100_000)
     device.asked = 0
     short = best_set(values, device.fits, count=6, tries=12)
-    assert device.asked <= 12 + 10  # a refusal that was begun to be understood is understood
+    assert device.asked <= 12 + 10  # the reason for an error is determined completely
     assert short.chosen is not None
     assert device.memory(short.chosen) <= 45
     assert short.value <= exact.value * (1 + 1e-9) <= short.bound * (1 + 1e-6)

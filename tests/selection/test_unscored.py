@@ -104,7 +104,7 @@ FEW = ["--epochs", "1", "--batch-size", "4", "--preset", "none", "--no-measure",
 
 @pytest.fixture(scope="module")
 def unscored_run(tmp_path_factory):
-    """What run leaves that trains the head of twelve samples, and nothing was scored."""
+    """The files of a run that trains the head on twelve samples without scores."""
     here = tmp_path_factory.mktemp("unscored")
     data = np.random.default_rng(0)
     x, y = data.standard_normal((12, 3, 16, 16)).astype(np.float32), data.integers(0, 10, 12)

@@ -1,8 +1,8 @@
 """Every command and every block of Python in README.md and docs is run, in the order of its page.
 
-A page runs in a folder with a model, data and a photograph of the names that the pages use; trainings are shorter and
-studies smaller than as written. A block that cannot run here stands below a comment `<!-- not run: REASON -->`; these
-are listed in NOT_RUN.
+A page runs in a folder with a model, data and a photograph under the names that the pages use; trainings are shorter
+and studies smaller than as written. A block that cannot run here stands below a comment `<!-- not run: REASON -->`;
+these are listed in NOT_RUN.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from adabet_onnx.study import runner
 
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-# Pages whose blocks have their own test: for all languages, or, in the guides for apps, for all but the shell's, whose
-# commands are nearly the same in all of these.
+# Pages whose blocks have their own test: for all languages or, in the guides for apps, for all except the shell, whose
+# commands are nearly the same in all guides.
 TESTED_ELSEWHERE = {"docs/adding-a-rule.md": "test_adding_a_rule.py", "docs/fleet.md": "test_fleet_deltas.py"}
 CODE_TESTED_ELSEWHERE = {
     "docs/app-android.md": "test_device_android.py",
@@ -47,7 +47,7 @@ NOT_RUN = {
     "docs/results.md": ["models and data are not part of the package"] * 2,
     "docs/webgpu.md": ["JavaScript for a page; tests/js/gpu.mjs has the complete loop"] * 2,
 }
-TO_BE_MADE = {"adabet_onnx/portable/rules/rms_normalization.py"}  # by who follows the example of adding a rule
+TO_BE_MADE = {"adabet_onnx/portable/rules/rms_normalization.py"}  # for readers who follow the example of adding a rule
 SHELL, PYTHON, DATA = {"", "sh", "bash"}, {"python", "py"}, {"json", "text", "toml", "yaml"}
 COMMANDS_TESTED_ELSEWHERE = {"demo": "test_wheel.py"}
 REPLACED = {"--epochs": "1", "--views": "2"}
@@ -100,13 +100,13 @@ def page(name: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[list[str]]:
-    """The words of each command, without comments."""
+    """The arguments of each command, without comments."""
     lines = [line for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def made_quick(words: list[str]) -> list[str]:
-    """A command whose training or study is small."""
+    """The command with a smaller training or study."""
     quick = list(words)
     for option, value in REPLACED.items():
         if option in quick:
@@ -116,7 +116,7 @@ def made_quick(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, checked_here):
-    """The current folder, with what the pages read: a model, data of five classes, a photograph.
+    """The current folder, with the files that the pages read: a model, data of five classes, a photograph.
 
     Nothing is measured, and artifacts check themselves in this process.
     """

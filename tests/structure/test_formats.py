@@ -1,4 +1,4 @@
-"""docs/schemas: what the commands write is valid, damaged files fail the schema and the reader, old ones load.
+"""docs/schemas: files written by commands are valid, damaged ones fail the schema and the reader, old ones load.
 
 Everything is done once, with the demo's model and a part of its data. docs/formats says what the entries mean.
 """
@@ -45,7 +45,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def read(path: Path) -> Any:
-    """The content of a JSON file; of a file of lines, the last one, which has the most in it."""
+    """The content of a JSON file; of a file of lines, the last line, which has the most entries."""
     text = path.read_text()
     return json.loads(text.splitlines()[-1]) if path.suffix == ".jsonl" else json.loads(text)
 
@@ -96,7 +96,7 @@ def run_commands(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The folder of all files. What steps take is not measured but made up: that would start processes."""
+    """The folder of all files. Costs of steps are made up, since measuring would start processes."""
     folder = tmp_path_factory.mktemp("formats")
     cost = Cost(memory_bytes=3 << 20, seconds=0.01, frozen_bytes=3 << 20, frozen_seconds=0.02, tail_bytes=1 << 20)
     with pytest.MonkeyPatch.context() as patch:
@@ -197,7 +197,7 @@ READERS: dict[str, tuple[str, Reader]] = {
     "fleet": ("fleet/fleet.json", lambda path: read_fleet(path.parent)),
     "fleet-round": ("fleet/fleet.jsonl", lambda path: read_fleet(path.parent)),
 }
-# What no reader looks at, by key or by path; a reader may accept anything there.
+# Entries that no reader checks, by key or by path; a reader may accept anything there.
 UNREAD: dict[str, tuple[str, ...]] = {
     "scores": ("preprocessing.data",),
     "selection": ("preprocessing.data",),
@@ -239,7 +239,7 @@ def unread(name: str, where: tuple[str, ...], what: str) -> bool:
 
 
 def mutants(value: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """Copies with one entry missing, or something else in its place; of lists, in the first two items."""
+    """Copies with one entry missing or replaced; of lists, in the first two items."""
     if isinstance(value, dict):
         for key, inner in value.items():
             here = (*where, key)
@@ -263,7 +263,7 @@ def refused(reader: Reader, path: Path) -> bool:
 
 @pytest.mark.parametrize("name", READERS)
 def test_what_the_schema_rejects_the_reader_rejects(one, name):
-    """A key that is missing, or of the wrong type, wherever the reader looks. What is left out of that is listed."""
+    """A missing key or a wrong type, wherever the reader checks it; exceptions are listed."""
     file, reader = READERS[name]
     path = next((one / "compared" / "runs").iterdir()) if "NAME" in file else one / file
     content, valid = read(path), validator(name)
@@ -333,7 +333,7 @@ def test_an_artifact_folder_of_version_1_is_valid_and_loads():
 
 
 def test_scores_and_selections_of_older_releases_are_valid_and_load(one):
-    """Without what was added since: sketches, signals, channels, bindings, budgets' parts."""
+    """Without later additions: sketches, signals, channels, bindings, micro-batches of budgets."""
     content = read(one / "scores.json") | {"version": 1}
     for key in ("inputs", "channel_layers", "notes", "new_head"):
         del content[key]

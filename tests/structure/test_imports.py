@@ -1,4 +1,4 @@
-"""Who imports whom: the order of the rooms holds, and each way to break it is seen in a small package that does."""
+"""The order of imports holds, and each violation is detected in a small package."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_contributing_names_the_doors():
 
 
 def planted(folder: Path, **sources: str) -> Package:
-    """A package ``house`` of these modules; ``high_top`` is ``house/high/top.py``."""
+    """A package ``house`` with these modules; ``high_top`` is ``house/high/top.py``."""
     for name, source in {"__init__": "", "high___init__": "", "low___init__": "", **sources}.items():
         path = folder / "house" / (name.replace("_", "/", 1) if not name.startswith("__") else name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def test_an_upward_import_is_found(source, tmp_path):
         "import house.low.cellar",
         "def f():\n    from house.low import cellar\n    return cellar",
         "from . import side",
-        "import high",  # another package of the same name as a room
+        "import high",  # another package with the name of one of our folders
         "from high.top import number",
         "text = 'import house.high.top'",
     ],

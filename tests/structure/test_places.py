@@ -1,4 +1,4 @@
-"""What several modules know of a file stands in one place: its name, and the keys of a manifest."""
+"""File names and the keys of a manifest are defined in one place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {
     METRICS,
     *(text for name, text in vars(file_names).items() if name.isupper() and isinstance(text, str) and "." in text),
 }
-# The constants; the outputs that the command line proposes; a file of the artifact folder, which its manifest names.
+# Exceptions: the constants, the outputs that the command line proposes, and a file that the manifest names.
 NAMED_IN = ("file_names.py", "training/history.py", "cli/translate.py", "portable/emit.py", "training/artifacts.py")
 MANIFEST = ("training/manifest.py", "training/manifest_content.py")
 

@@ -1,4 +1,4 @@
-"""The streams of random numbers: what they draw is a promise, and nothing draws from another one."""
+"""The streams of random numbers: their values are guaranteed, and no other streams are used."""
 
 from __future__ import annotations
 

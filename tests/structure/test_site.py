@@ -1,4 +1,4 @@
-"""The site of the documentation: it names everything that is public, it builds, and its check finds what is wrong."""
+"""The site of the documentation: it lists all public names, it builds, and its check finds errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions and modules stay short, so that each can be read at a glance."""
+"""Functions and modules stay short."""
 
 from __future__ import annotations
 

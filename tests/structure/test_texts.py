@@ -1,7 +1,6 @@
-"""Texts of the API as they stand in its modules: they speak Python, of parameters and functions that there are.
+"""Texts in the API's modules: they speak Python, and name existing parameters and functions.
 
-What they say between backticks is a piece of Python (see `adabet_onnx.pieces`); the command line has an option or a
-command for each.
+Text in backticks is a piece of Python (see `adabet_onnx.pieces`) with an option or a command on the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from adabet_onnx.pieces import parsed
 PACKAGE = Path(adabet_onnx.__file__).parent
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if "cli" not in path.relative_to(PACKAGE).parts]
 GRAMMAR = "pieces.py"  # what a piece looks like
-ONLY_PRINTED = {"isolation.py"}  # what it says, it prints itself, for the command line alone
+ONLY_PRINTED = {"isolation.py"}  # prints its own texts, only for the command line
 OTHERS = ("pip install --upgrade onnx", "without --optimize)")  # options of other programs
 LAYERS = "model.layers"
 
@@ -45,7 +44,7 @@ COMMAND = re.compile(rf"{translate.PROGRAM} ({'|'.join(click_commands())})\b")
 
 
 def public() -> dict[str, set[str]]:
-    """Public callables, and what they take by name; ``fit`` is that of a trainer."""
+    """Public callables and their parameters by name; ``fit`` is that of a trainer."""
     found = {"fit": inspect.signature(adabet_onnx.Trainer.fit)}
     for name in adabet_onnx.__all__:
         value = getattr(adabet_onnx, name)
@@ -62,7 +61,7 @@ NAMES = set().union(*PUBLIC.values(), *OPTIONS_CLASSES.values())
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
-    """String literals that are no docstrings: (line, text), with ``X`` or ``'x'`` in place of what is put in."""
+    """String literals that are not docstrings: (line, text), with ``X`` or ``'x'`` for inserted values."""
     skipped: set[ast.AST] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -99,7 +98,7 @@ def pieces(source: str) -> Iterator[tuple[int, str]]:
 
 
 def unknown_in(piece: str) -> str | None:
-    """What a piece names that is not there, in the API or on the command line."""
+    """Names in a piece that do not exist, in the API or on the command line."""
     call = parsed(piece)
     if call is None:
         return "no Python"
@@ -129,7 +128,7 @@ def test_texts_speak_python(path):
 
 
 def test_the_exceptions_are_there():
-    """An exception that nothing needs any more goes."""
+    """Exceptions that are no longer needed are removed."""
     together = "\n".join(path.read_text() for path in MODULES)
     assert all(other in together for other in OTHERS)
     assert all(spoken_of((PACKAGE / name).read_text()) for name in ONLY_PRINTED)
@@ -159,7 +158,7 @@ def test_every_static_piece_has_an_option_or_a_command():
 )
 def test_planted_options_are_found(planted):
     assert spoken_of(planted)
-    assert not spoken_of(f'"""{planted.partition("(")[2][1:12]} --resume"""')  # in a docstring they may stand
+    assert not spoken_of(f'"""{planted.partition("(")[2][1:12]} --resume"""')  # they are allowed in docstrings
 
 
 @pytest.mark.parametrize(

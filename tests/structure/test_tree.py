@@ -1,4 +1,4 @@
-"""What is tracked works on any machine: no link, nothing that is ignored, no path of a machine."""
+"""Tracked files work on any machine: no links, no ignored files, no paths of a machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, missing
 
 _LINK = "120000"  # the mode of a symbolic link in git's index
-# Folders in which machines keep what is theirs. The pattern is put together here, so that it does not find itself.
+# Folders that are specific to a machine. The pattern is assembled here, so that it does not match itself.
 _OWN = "|".join(("tmp", "work", "root", "home", "opt", "farm", "Users", "mnt", "media", "private", "var/folders"))
 _PATH = rf"(^|[^A-Za-z0-9._~-])/({_OWN})/[A-Za-z0-9._-]+"
 
@@ -35,7 +35,7 @@ def ignored(folder: Path) -> list[str]:
 
 def machine_paths(folder: Path) -> list[str]:
     """Lines of tracked text with a path of a machine in them."""
-    return git(folder, "grep", "-nIE", _PATH, fails=True).splitlines()  # git grep fails where it finds nothing
+    return git(folder, "grep", "-nIE", _PATH, fails=True).splitlines()  # git grep fails if it finds nothing
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """docs/troubleshooting.md quotes messages that the program still gives.
 
-A heading in backticks is a message; "…" stands for whatever is put in. What stands between these must be in one text of
-the package, in this order, as Python or the command line prints it.
+A heading in backticks is a message; "…" stands for inserted values. The parts between must occur in this order in one
+text of the package, as Python or the command line prints it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUOTED = [
 
 
 def text_of(node: ast.AST, constants: dict[str, str]) -> str | None:
-    """A text of the source, with ``…`` for what is put in; constants of its module are put in as they are."""
+    """A text of the source, with ``…`` for inserted values; constants of its module are inserted."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -64,7 +64,7 @@ def texts_of(path: Path) -> Iterator[str]:
 
 @cache
 def texts() -> tuple[str, ...]:
-    """Of the package, as Python prints them and, where that differs, as the command line does."""
+    """Texts of the package, as Python prints them and, if that differs, as the command line does."""
     python = {text for path in PACKAGE.rglob("*.py") for text in texts_of(path) if " " in text}
     return tuple(sorted(python | {translate(text) for text in python if "`" in text}))
 

@@ -93,7 +93,7 @@ def test_everything_names_one_version(wheel, sdist):
 
 
 def test_demo_of_the_installed_wheel(wheel, tmp_path):
-    """In an environment with this wheel alone, which finds the dependencies of the one that runs the tests."""
+    """In an environment with only this wheel, which uses the dependencies of the test environment."""
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False, symlinks=os.name != "nt")
     paths = {"base": str(environment), "platbase": str(environment)}
@@ -101,7 +101,7 @@ def test_demo_of_the_installed_wheel(wheel, tmp_path):
     assert list(packages.iterdir()) == []
     install = ["--python", scripts / "python", "install", "--quiet", "--no-deps", "--no-index", wheel]
     run(sys.executable, "-m", "pip", *install, cwd=tmp_path)
-    # A path in a .pth file brings in no editable install from there.
+    # A path in a .pth file does not activate editable installs from there.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     where = run(scripts / "python", "-c", "import adabet_onnx; print(adabet_onnx.__file__)", cwd=tmp_path)
     assert where.startswith(str(packages))

@@ -1,4 +1,4 @@
-"""No text of the repository contains phrases that a reader stumbles over, and names say what they hold."""
+"""No text of the repository contains odd phrases, and names say what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing strategies: the results, resuming, rates, ties, and what is refused."""
+"""Comparing strategies: results, resuming, rates, ties, and errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def compared(tmp_path_factory):
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    """A step takes a megabyte and a hundredth of a second: no process has to find out."""
+    """Pretend that a step takes a megabyte and a hundredth of a second, so that nothing is measured."""
     monkeypatch.setattr("adabet_onnx.study.runner.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
 
 
@@ -165,7 +165,7 @@ def test_a_strategy_with_the_best_rate_at_the_edge_tries_more(tmp_path):
     plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, rates=())
     found = compare(MODEL, DATA, tmp_path / "c", plan)
     tried = {float(path.stem.rsplit("-", 1)[1]) for path in (tmp_path / "c" / "runs").glob("rate-*.json")}
-    assert tried > set(plan.grid)  # one epoch of 200 samples wants more than the grid has
+    assert tried > set(plan.grid)  # one epoch of 200 samples needs a higher rate than the grid has
     inside = min(tried) < found.results[0].learning_rate < max(tried)
     assert inside or len(tried) == len(plan.grid) + EXTENSIONS
 
@@ -245,7 +245,7 @@ def test_arrays_that_were_read_again_go_on(tmp_path):
 
 
 def test_another_old_domain_is_refused(compared):
-    """The trainings that are done were not measured on it."""
+    """The finished trainings were not evaluated on it."""
     with pytest.raises(UsageError, match="source_sha256 was None"):
         compare(MODEL, DATA, compared.folder, PLAN, old_domain=DATA)
 
@@ -309,7 +309,7 @@ def test_without_accuracies_losses_are_said():
 
 
 class Unpickled:
-    """Something that does this where it is unpickled: in a worker."""
+    """An object that runs a function when it is unpickled in a worker."""
 
     def __init__(self, *what: object) -> None:
         self._what = what
@@ -477,7 +477,7 @@ def test_a_head_that_is_not_new_is_not_fitted(tmp_path, unmeasured):
 
 
 def test_a_head_that_cannot_be_fitted_is_a_result(tmp_path, unmeasured, rng):
-    """Of its outputs the largest of all places counts."""
+    """The largest output of all positions counts."""
     x, y = inputs("the largest", 120), rng.integers(0, 3, 120)
     data = {"x_train": x[:80], "y_train": y[:80], "x_test": x[80:], "y_test": y[80:]}
     plan = dataclasses.replace(PLAN, strategies=("head", "fit-head"), seeds=1, rates=(0.01,))

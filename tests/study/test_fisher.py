@@ -30,7 +30,7 @@ def small(torch_oracle):
 def exported(module, tmp_path):
     path = tmp_path / "small.onnx"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's older exporter has much to say
+        warnings.simplefilter("ignore")  # torch's older exporter prints many warnings
         _export(module, path)
     return path
 

@@ -1,4 +1,4 @@
-"""What a step of a comparison's training costs is measured once."""
+"""The cost of a step of a comparison's training is measured once."""
 
 from __future__ import annotations
 

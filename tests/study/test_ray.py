@@ -1,4 +1,4 @@
-"""Trainings and rankings as Ray tasks: the results are those of a serial run, also where a worker is killed."""
+"""Trainings and rankings as Ray tasks: the results equal those of a serial run, even if a worker is killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_COMPARED = {"step_seconds", "step_memory_bytes", "frozen_seconds"}  # measur
 
 @pytest.fixture(scope="module")
 def ran(ray_python, tmp_path_factory):
-    """What ray_runs.py printed."""
+    """The output of ray_runs.py."""
     folder = tmp_path_factory.mktemp("ray")
     command = [str(ray_python), str(HELPERS / "ray_runs.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings(folder), timeout=550, check=False)
@@ -107,7 +107,7 @@ def test_without_ray(monkeypatch, tmp_path):
 
 
 class FakeRay:
-    """Nodes, and what each answers."""
+    """Fake nodes and their answers."""
 
     def __init__(self, *answers) -> None:
         self.answers = answers

@@ -106,7 +106,7 @@ def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data, sketch):
 
 @pytest.mark.parametrize("sketch", ["auto", "off"])
 def test_groups_with_given_subsets_are_scored_as_score_does(model, data, sketch):
-    """Whose subsets are everything, so that both take the same; with distances from sketches, and exact ones."""
+    """Subsets are whole groups, so that both use the same; with distances from sketches, and exact ones."""
     repeats = replace(QUICK, seeds=1, max_samples=16, fisher=False, sketch=sketch)
     found = stability(model, data, preprocessing=Arithmetic(), repeats=repeats)
     rows = np.random.default_rng(0).permutation(200)[:16]
@@ -171,7 +171,7 @@ def test_without_labels_there_is_no_fisher(model, data):
 
 
 def test_labels_of_a_task_that_the_model_has_no_head_for(model, data, tmp_path):
-    """Rankings without labels are as firm as they are; it is said why the rival is not there."""
+    """Rankings without labels are reported; the message says why the rival is missing."""
     found = stability(model, {**data, "y": np.arange(200) % 20}, preprocessing=Arithmetic(), repeats=QUICK)
     assert "fisher" not in {row.measure for row in found.agreements}
     assert "labels go from 0 to 19" in found.notes[0]

@@ -1,4 +1,4 @@
-"""The pre-flight: which layers can be trained, by which backend, and what stands in the way."""
+"""The pre-flight check: which layers can be trained, by which backend, and the obstacles."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_layers_before_a_node_without_a_gradient_do_not_train():
 
 
 def test_a_node_that_has_a_gradient_for_some_layers_alone():
-    """The exponent of a Pow has one here, and none in onnxruntime-training."""
+    """The exponent of a Pow has a gradient here, but not in onnxruntime-training."""
     model = chain(
         node("Abs", ["y"], ["positive"], "/abs"),
         node("Add", ["positive", "d.bias"], ["base"], "/d"),
@@ -198,7 +198,7 @@ def test_ort_refuses_with_the_node_and_the_layer(tmp_path, training):
 
 
 def test_auto_takes_the_backend_that_trains_the_selection(tmp_path, monkeypatch, training):
-    """There is no operator that onnxruntime-training alone differentiates, so a rule is taken away."""
+    """There is no operator that only onnxruntime-training differentiates, so a rule is removed."""
     from adabet_onnx.portable.rules import registry
 
     model = open_model(chain(node("Erf", ["m"], ["n"], "/erf")))
@@ -213,7 +213,7 @@ def test_auto_takes_the_backend_that_trains_the_selection(tmp_path, monkeypatch,
 
 
 def test_a_crash_of_the_runtime_is_an_error(tmp_path, monkeypatch, training):
-    """The gradient of AveragePool with a dynamic batch kills the process, where it is not rewritten."""
+    """The gradient of AveragePool with a dynamic batch kills the process if it is not rewritten."""
     from adabet_onnx.model import prepare
 
     class Nothing:

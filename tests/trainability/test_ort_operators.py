@@ -1,4 +1,4 @@
-"""The table of what onnxruntime-training differentiates, against onnxruntime-training itself."""
+"""The table of operators that onnxruntime-training differentiates, against onnxruntime-training itself."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from adabet_onnx.trainability.ort_operators import differentiable_operators
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-# It trains these, but a loss that changes in steps or not at all has no gradient to compare.
+# It trains these, but a piecewise constant loss has no gradient to compare.
 FLAT = ("Ceil", "Floor", "Round", "Sign", "ArgMax")
 
 
 @pytest.fixture(scope="module")
 def happened():
-    """For each case: for each backend an error or None, and how far the two gradients differ.
+    """For each case: the error of each backend or None, and the difference of the two gradients.
 
-    The cases run in processes of their own, as many as it takes: where one dies, the next goes on after it.
+    The cases run in separate processes: if one dies, the next continues after it.
     """
     found: dict[str, dict] = {}
     left = list(CASES)
@@ -61,4 +61,4 @@ def test_the_table_says_what_happens(name, happened, training):
 def test_every_operator_of_the_table_has_a_case():
     tried = {made.op_type for case in CASES.values() for made in case.nodes}
     assert set(differentiable_operators()) <= tried
-    assert set(ours()) - tried <= {"ScatterND", "Swish"}  # Swish is no operator; ScatterND's case repeats the batch
+    assert set(ours()) - tried <= {"ScatterND", "Swish"}  # Swish is not an operator; ScatterND's case repeats the batch

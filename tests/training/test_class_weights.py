@@ -1,5 +1,4 @@
-"""Weights of classes in the cross-entropy: graphs, gradients and gathered gradients against torch, numbers against
-scikit-learn, and what is refused."""
+"""Class weights in the cross-entropy: graphs and gradients against torch, numbers against scikit-learn, and errors."""
 
 from __future__ import annotations
 
@@ -83,7 +82,7 @@ def test_every_gradient_equals_torch_also_gathered_in_uneven_parts(kind, smoothi
     weights = WEIGHTS["one without"]
     manifest = made(network(kind), tmp_path / "a", check=False, label_smoothing=smoothing, class_weights=weights)
     feeds, labels = batch(rng, kind)
-    labels[5:6] = 0  # a part of which no label has a weight: with smoothing it has a gradient all the same
+    labels[5:6] = 0  # a micro-batch in which no label has a weight: with smoothing, it still has a gradient
     model = onnx.load(manifest.file("model"))
     stored = {t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t))) for t in model.graph.initializer}
     given = {k: v.double() if v.is_floating_point() else v for k, v in stored.items()}
@@ -112,7 +111,7 @@ def test_every_form_of_a_step_has_them(how, tmp_path):
 
 
 def test_parts_of_an_update_and_losses_of_an_epoch_are_those_of_the_whole(tmp_path, rng):
-    """What is trained and said is the same in batches of 30 as in parts of 7."""
+    """Trained values and losses are the same in batches of 30 and in micro-batches of 7."""
     x, y = rng.standard_normal((30, 3, 8, 8)).astype(np.float32), rng.integers(0, 4, 30)
     found = []
     for size, parts in ((30, 1), (7, 5)):
@@ -242,7 +241,7 @@ def test_the_loss_of_guessing_is_the_least_of_a_constant_answer(smoothing, rng):
 
 
 def test_evaluate_weighs_nothing(tmp_path, rng):
-    """The loss of an evaluation is of the data alone, with which any two models can be compared."""
+    """The loss of an evaluation depends only on the data, so that models can be compared."""
     x, y = rng.standard_normal((20, 3, 8, 8)).astype(np.float32), np.arange(20) % 4
     losses = [
         evaluate(str(made(tiny.conv_net(), tmp_path / str(i), check=False, class_weights=weights).folder), (x, y))
@@ -252,7 +251,7 @@ def test_evaluate_weighs_nothing(tmp_path, rng):
 
 
 def test_rare_classes_gain_by_weights(tmp_path, monkeypatch, capfd):
-    """On the command line: of a class with a tenth of the samples more are found."""
+    """On the command line: recall rises for a class with a tenth of the samples."""
     rng = np.random.default_rng(3)
     y = rng.choice(3, 600, p=[0.8, 0.15, 0.05])
     x = (rng.standard_normal((600, 10)) * 2 + np.eye(3, 10)[y] * 2).astype(np.float32)
@@ -270,11 +269,11 @@ def test_rare_classes_gain_by_weights(tmp_path, monkeypatch, capfd):
         assert manifest.class_weights == (None if name == "plain" else pytest.approx(balanced(y[:400], 3)))
     assert found["balanced"] > found["plain"] + 0.2
     assert 'class-weights = "balanced"' in (tmp_path / "balanced" / "c.toml").read_text()
-    command("run", "--config", tmp_path / "balanced" / "c.toml", "--resume", "-q")  # it goes with the same words
+    command("run", "--config", tmp_path / "balanced" / "c.toml", "--resume", "-q")  # it resumes with the same options
 
 
 def test_names_numbers_and_what_comes_next(tmp_path, monkeypatch, capfd):
-    """By name on the command line and in a file; the comparison that is proposed has them too, and takes them."""
+    """By name on the command line and in a file; the proposed comparison has them too, and accepts them."""
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((60, 10)).astype(np.float32), np.arange(60) % 3
     names = ["cat", "dog", "hen"]
@@ -300,7 +299,7 @@ def test_names_numbers_and_what_comes_next(tmp_path, monkeypatch, capfd):
     command(*compare)
     plan = json.loads((tmp_path / "c" / "plan.json").read_text())
     assert plan["choices"]["class_weights"] == pytest.approx(balanced(y[:40], 3))
-    command(*compare)  # what was begun goes on
+    command(*compare)  # an interrupted training continues
     assert "class_weights" in command(*compare[:-1], "1,1,2", code=2).err
 
 
@@ -318,7 +317,7 @@ def test_what_a_step_takes_is_told_before_weights_are_known(tmp_path):
         overview(model, chosen, batch_size=4, choices=Choices(class_weights=(1, 2)))
 
 
-# Where no label counts.
+# If no label counts.
 
 
 def _weighed(folder, weights=(0.0, 0.0, 0.0, 1.0)):
@@ -335,7 +334,7 @@ def test_data_of_which_no_label_has_weight_is_refused(head_init, tmp_path, rng):
 
 
 def test_validation_of_which_no_label_has_weight_has_no_loss(tmp_path, rng):
-    """That is no loss that is not finite."""
+    """This differs from a loss that is not finite."""
     x, y = rng.normal(size=(60, 3, 8, 8)).astype(np.float32), np.arange(60) % 3
     training, held_out = split_rows(60, 0.1, 0)
     y[training[0]] = 3

@@ -1,4 +1,4 @@
-"""What no training changes is computed once: equal bits wherever it is kept, and nothing damaged is ever used."""
+"""The frozen part is computed once: bit-identical wherever it is stored, and damaged files are never used."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Net:
         model: makes it.
         layers: what is trained.
         choices: of the artifacts, by name.
-        below: what integers are below.
-        frozen: whether anything is.
+        below: exclusive upper bound of integers.
+        frozen: whether any part is frozen.
     """
 
     model: Callable[[], onnx.ModelProto]
@@ -113,7 +113,7 @@ def dataset(model: Any, samples: int = SAMPLES, below: int = 7) -> dict[str, np.
 
 
 def given(arrays: dict[str, np.ndarray]) -> Any:
-    """As `fit` takes it: of one input as x."""
+    """The data as `fit` takes it: x alone if there is one input."""
     if len(arrays) > 2:
         return arrays
     first, labels = arrays.values()
@@ -132,12 +132,12 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 
 def stores(folder: Path) -> list[Path]:
-    """Files of features anywhere in a folder, whole or not."""
+    """Feature files anywhere in a folder, complete or not."""
     return sorted(path for path in folder.rglob("*") if ".features" in path.name)
 
 
 def alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of metrics but their times."""
+    """Rows of metrics without their times."""
     return [{**row, "seconds": 0} for row in rows]
 
 
@@ -175,7 +175,7 @@ def test_twenty_steps_give_equal_bits_wherever_features_are(name, optimizer, tmp
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """Artifacts of which the last convolution and the classifier are trained, and data for them."""
+    """Artifacts that train the last convolution and the classifier, and data for them."""
     folder = tmp_path_factory.mktemp("features")
     model = open_model(deep.residual(2, width=8, size=8, classes=4))
     make_artifacts(model, select(model, layers=["blocks.1.conv2", "fc"]), folder / "a", backend="portable", check=False)
@@ -264,7 +264,7 @@ def test_a_resumed_training_gives_equal_bits_across_stores(folder, data, before,
         )
     assert bool(stores(folder)) == (before == "disk"), "an interrupted training leaves its file to be resumed with"
     runs = Counting(monkeypatch)
-    monkeypatch.setattr(memory, "_MOST", 1)  # a new training would take less at once
+    monkeypatch.setattr(memory, "_MOST", 1)  # a new training would compute fewer at a time
     monkeypatch.setattr(memory, "_LEAST", 1)
     settings = dataclasses.replace(Trainer(folder).interrupted, features=after)
     rows = Trainer(folder).fit(data, settings=settings, resume=True)
@@ -278,7 +278,7 @@ def test_a_resumed_training_gives_equal_bits_across_stores(folder, data, before,
 
 
 def test_features_of_another_number_of_threads_are_not_read(folder, data, monkeypatch):
-    """ONNX Runtime may sum up in another order then."""
+    """ONNX Runtime may then sum in another order."""
     with pytest.raises(KeyboardInterrupt):
         Trainer(folder, threads=1).fit(data, **SHORT, settings=Settings(features="disk"), progress=StopAfter(40))
     (left,) = stores(folder)

@@ -16,7 +16,7 @@ EXACT = 1e-6
 
 
 def _direct(features, targets, weights, strength, *, intercept=True):
-    """Weight and bias from the normal equations, the intercept a column of its own that is not penalised."""
+    """Weight and bias from the normal equations, with the intercept as an unpenalised column."""
     weights = np.ones(len(features)) if weights is None else weights
     weights = weights / weights.mean()
     mean = np.average(features, axis=0, weights=weights) if intercept else np.zeros(features.shape[1])
@@ -60,7 +60,7 @@ def test_ridge_is_the_direct_solution(rows, features, weighted, intercept):
 
 @pytest.mark.parametrize("per_sample", [1, 3, 9], ids=["rows", "views", "more rows than rank"])
 def test_left_out_predictions_are_those_of_refits(per_sample):
-    """Every group is left out in turn, and the rest is fitted anew with the same penalty, mean and spread as before."""
+    """Every group is left out in turn, and the rest is refitted with the same penalty, mean and spread."""
     rows = 36
     x, y = _data(rows, 5, 2)
     groups = np.arange(rows) // per_sample
@@ -193,7 +193,7 @@ def test_more_features_than_samples():
 
 
 def test_views_of_a_sample_leave_together():
-    """Of labels that are drawn by lot nothing can be learned: a view that stays tells of one that has left."""
+    """Random labels cannot be learned, unless a remaining view reveals one that was left out."""
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(size=(60, 40)), 3, 0) + 0.01 * rng.normal(size=(180, 40))
     y = np.repeat(rng.integers(0, 2, 60), 3)

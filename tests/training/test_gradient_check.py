@@ -1,4 +1,4 @@
-"""What the gradient check measures with, and right gradients that are hard to measure."""
+"""The measurements of the gradient check, and correct gradients that are hard to measure."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_small_vocabulary_keeps_integers_small(tmp_path):
 
 
 def test_a_missing_gradient_of_zeros_is_caught(tmp_path):
-    """A gradient of length zero has no direction: it is held to the effect of the others."""
+    """A gradient of length zero has no direction: it is compared relative to the others."""
     import onnx
 
     from adabet_onnx import CheckError

@@ -1,4 +1,4 @@
-"""A new head fitted before the first epoch: by which values, on which samples, and what is said of it."""
+"""A new head fitted before the first epoch: the values, the samples, and the messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from adabet_onnx.data.dataset import split_rows
 from adabet_onnx.errors import DataError, ModelError, UsageError
 from adabet_onnx.training import head_rows, head_start
 
-STILL = 1e-20  # a rate at which nothing moves
+STILL = 1e-20  # a rate at which nothing changes
 ORT = pytest.mark.skipif(not TRAINING, reason="onnxruntime-training exists for Python 3.10 to 3.12 only")
 BOTH = "gemm", "matmul and add", "3 x 3, strides, pooled"
 DENSE = "pixels", "tokens"  # the ort backend takes one label per sample
@@ -56,7 +56,7 @@ def _run(proto, x):
 
 
 def _design(proto, names, x):
-    """What the logits of samples are made of: the logits per unit of each parameter, in the order of the names."""
+    """The design matrix of the logits: the logits per unit of each parameter, in the order of the names."""
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     shapes = {name: numpy_helper.to_array(tensors[name]).shape for name in names}
@@ -78,7 +78,7 @@ def _design(proto, names, x):
 
 
 def _direct(design, sizes, targets, strength):
-    """The parameters of the least penalised squares, whatever they are the parameters of."""
+    """The parameters with the least penalised squares."""
     count = sizes[0]
     supports = design[:, count:] != 0 if len(sizes) > 1 else None
     variances = []
@@ -96,7 +96,7 @@ def _direct(design, sizes, targets, strength):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_numbers_are_fitted_as_a_direct_solution_of_all_parameters(tmp_path, name):
-    """The design is measured: what each parameter does to the logits, by running the exported model."""
+    """The design is measured as the effect of each parameter on the logits of the exported model."""
     trainer = _made(name, tmp_path, loss="mse")
     shape = tuple(3 if extent == 4 else extent for extent in HEADS[name][3])
     x = inputs(name, 40)
@@ -263,7 +263,7 @@ def test_a_training_goes_on_with_what_it_began_with(tmp_path):
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("rate", [0.01, None])
 def test_epochs_after_none_are_as_if_they_had_been_wanted_at_once(tmp_path, schedule, rate):
-    """A head fitted to stay as it is has no cap on its scale: with it, a training would learn nothing."""
+    """A head that is only fitted has no cap on its scale, with which training would learn nothing."""
     x, rows = inputs("gemm", 120), {}
     y = _run(new_head(network("gemm"), 3, seed=5).proto(), x).argmax(1)
     how = Settings(schedule=schedule, learning_rate=rate, batch_size=10, epochs=0)
@@ -321,7 +321,7 @@ def test_an_unknown_start_is_refused():
 
 @pytest.mark.slow
 def test_trials_of_rates_start_with_a_head_that_has_not_seen_what_judges_them(tmp_path, monkeypatch):
-    """Nor anything nearly the same; the training itself starts with the head that is fitted to all it trains on."""
+    """Nor near duplicates; the training itself starts with the head fitted to all of its samples."""
     trainer, seen, to = _made("gemm", tmp_path), [], head_start.HeadFit.to
     x = inputs("gemm", 100)
     x = np.concatenate([x, x + 1e-6])  # each twice
@@ -357,7 +357,7 @@ def test_all_views_of_a_sample_are_rows_of_it(tmp_path):
 
 
 def test_weights_for_features_that_tell_little_are_not_large_where_early_layers_are_trained(tmp_path):
-    """They would enlarge what those layers change; which classes are found stays the same."""
+    """They would amplify changes of those layers; the predicted classes stay the same."""
     model = new_head(tiny.mlp(), 3)
     x = 1e-3 * np.random.default_rng(0).standard_normal((60, *model.inputs[0].shape[1:])).astype(np.float32)
     y = x.reshape(60, -1)[:, :3].argmax(1)

@@ -1,4 +1,4 @@
-"""The frozen part in int8: what is trained on is what is exported, and a quantised file keeps its numbers."""
+"""The frozen part in int8: training and export use the same weights, and a quantised file keeps its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings of trainings that learned nothing, and advice about the learning rate; silence where they mean nothing."""
+"""Warnings of trainings that learned nothing, and advice about the learning rate; none without evidence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adabet_onnx.training.settings import Settings
 
 
 def tail(right: int, count: int, share: float) -> float:
-    """Probability of so many right answers or more, each right with the probability ``share``."""
+    """Probability of at least so many correct answers, each with the probability ``share``."""
     return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(right, count + 1))
 
 
@@ -59,8 +59,8 @@ def test_chance_of_many_classes_with_few_labels_each():
     ("labels", "classes", "accuracy"),
     [
         (np.arange(19) % 2, 2, 0.5),  # too few at all
-        (np.r_[np.zeros(27, int), np.ones(3, int)], 2, 28 / 30),  # halfway, may be chance
-        (np.zeros(100, int), 3, 0.5),  # one class alone: all is chance
+        (np.r_[np.zeros(27, int), np.ones(3, int)], 2, 28 / 30),  # halfway, could be chance
+        (np.zeros(100, int), 3, 0.5),  # a single class: always chance
     ],
 )
 def test_nothing_is_said_where_it_means_nothing(labels, classes, accuracy):
@@ -215,7 +215,9 @@ def test_a_training_at_a_wrong_rate_is_warned_of_and_the_advice_helps(task, rate
     assert "ended at" in trainer.learned.guessing
     assert (trainer.learned.chance is not None) == (word == "larger"), "0.23 of 100 labels, and 0.5"
     assert len(trainer.learned.warnings) == 1 + (word == "larger")
-    while trainer.learned.advice is not None and word in trainer.learned.advice:  # as it says, until it is silent
+    while (
+        trainer.learned.advice is not None and word in trainer.learned.advice
+    ):  # follow the advice until there is none
         rate = float(trainer.learned.advice.split("learning_rate=")[1].split("`")[0])
         after = trainer.fit(data, learning_rate=rate, settings=settings)
     assert trainer.learned.warnings == ()

@@ -14,7 +14,7 @@ sklearn = pytest.importorskip("sklearn.metrics")
 
 
 def gathered(figures, logits, labels, size=7, names=None):
-    """What batches of ``size`` come to."""
+    """The figures accumulated over batches of ``size``."""
     for start in range(0, len(logits), size):
         figures.add(logits[start : start + size], labels[start : start + size])
     found = figures.result(names)
@@ -23,7 +23,7 @@ def gathered(figures, logits, labels, size=7, names=None):
 
 
 def same(found, expected):
-    """None stands for NaN."""
+    """Compare figures; None stands for NaN."""
     expected = np.asarray(expected, float)
     np.testing.assert_allclose(np.array([np.nan if x is None else x for x in found], float), expected, rtol=1e-12)
 
@@ -82,7 +82,7 @@ def test_of_classes(case, size):
 
 
 def test_ties_among_the_best_go_as_for_argmax():
-    """Constant logits: the first five classes are the best, and the first is what is predicted."""
+    """Constant logits: the first five classes are the best, and the first is predicted."""
     labels = np.arange(25)
     found = gathered(ClassFigures(25), np.zeros((25, 25)), labels)
     assert found["top5_accuracy"] == 5 / 25
@@ -97,7 +97,7 @@ def test_of_a_class_that_is_not_there():
 
 
 def test_of_very_many_classes():
-    """What grows with the square of the classes is left out, and no figure changes."""
+    """Entries that grow with the square of the classes are omitted, and no figure changes."""
     rng = np.random.default_rng(0)
     many = metrics.MOST_LISTED + 1
     logits, labels = rng.standard_normal((30, many)), rng.integers(0, many, 30)
@@ -182,7 +182,7 @@ def test_of_numbers(case, size):
 
 
 def test_a_constant_that_rounds_is_constant():
-    """0.1 has no exact mean; its spread is 0 all the same."""
+    """The mean of 0.1 is not exact, but its spread is still 0."""
     targets = np.full((30, 1), 0.1)
     assert gathered(NumberFigures((1,)), targets + 0.5, targets, 4)["r2"] == 0.0
 

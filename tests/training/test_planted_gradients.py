@@ -1,4 +1,4 @@
-"""Planted wrong gradients are caught by the self-check; right ones of networks with kinks are not."""
+"""The self-check catches planted wrong gradients, but not correct ones of networks with kinks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def made(name, folder, seed=0, **options):
 def test_planted_gradients_are_caught(tmp_path, seed):
     name = sorted(NETWORKS)[seed % len(NETWORKS)]
     manifest = made(name, tmp_path / "artifacts", seed)
-    if seed < len(NETWORKS):  # nothing to complain of before
+    if seed < len(NETWORKS):  # no error before
         assert selfcheck.check(manifest)["gradient"]["parameters"] == len(manifest.parameters)
     planted = plant(manifest, seed)
     assert planted is not None
@@ -76,7 +76,7 @@ def test_a_missing_part_that_is_orthogonal_to_the_gradient(tmp_path):
 
 
 def test_a_step_graph_with_a_gradient_of_another_length(tmp_path):
-    """AdamW divides by the length: parameters change alike, the state tells."""
+    """AdamW divides by the length: parameters change equally, but the state differs."""
     manifest = made("mlp", tmp_path / "artifacts")
     path = manifest.file("step")
     proto = onnx.load(path)

@@ -1,4 +1,4 @@
-"""From a model and a selection to a trainable graph; and the self-check that guards what comes of it."""
+"""From a model and a selection to a trainable graph; and the self-check of the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def selecting(model: Model, *layers: str) -> Selection:
 
 
 def prepared(proto: onnx.ModelProto | str | Path, *layers: str) -> Prepared:
-    """Prepare, and check what every trainable graph must fulfil."""
+    """Prepare, and check the properties of every trainable graph."""
     model = open_model(proto)
     layers = layers or tuple(layer.name for layer in model.layers)
     before = model.proto().SerializeToString(deterministic=True)
@@ -51,7 +51,7 @@ def prepared(proto: onnx.ModelProto | str | Path, *layers: str) -> Prepared:
 
 
 def checked(model: Model, selection: Selection, folder: Path, **options: Any) -> tuple[Manifest, dict[str, Any]]:
-    """Artifacts, and what their check finds; in this process, which is quicker."""
+    """Artifacts and the result of their check, which runs in this process to be faster."""
     choices = Choices(**options)
     manifest = make_artifacts(model, selection, folder / "artifacts", backend="ort", check=False, choices=choices)
     return manifest, selfcheck.check(manifest)
@@ -257,11 +257,11 @@ FAULTS: dict[str, tuple[str, Callable[[], onnx.ModelProto], tuple[str, ...], str
 def test_planted_faults_are_caught(training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     forgotten, build, layers, message = FAULTS[fault]
     model = open_model(build())
-    _, good = checked(model, selecting(model, *layers), tmp_path)  # nothing to complain of
+    _, good = checked(model, selecting(model, *layers), tmp_path)  # no errors
     assert good["outputs"] <= 1e-5
     assert good["gradient"]["error"] <= 0.01
     monkeypatch.setattr(prepare_module, forgotten, Nothing)
-    # What has no gradient is refused before it is run; the check has to find it by itself.
+    # Missing gradients are rejected before running; here the check itself must find them.
     monkeypatch.setattr("adabet_onnx.training.artifacts.obstacles_to", lambda prepared, backend: None)
     with pytest.raises(CheckError, match=message):
         make_artifacts(model, selecting(model, *layers), tmp_path / "bad", backend="ort")
@@ -295,7 +295,8 @@ def test_good_artifacts_pass(training: None, tmp_path: Path, frozen: str) -> Non
 def test_layer_norms_that_share_a_scale(training: None, tmp_path: Path, bias: bool, layers: str) -> None:
     """Without all outputs, a bias and a scale of its own, a LayerNormalization has no gradient.
 
-    (Vectors of up to 8 equal constants onnxruntime shares again, by itself: then it says that it has none.)
+    (onnxruntime itself merges equal constant vectors of up to 8 elements: then the error says that there is no
+    gradient.)
     """
     norm = ["norm.weight", "norm.bias"] if bias else ["norm.weight"]
     nodes = [

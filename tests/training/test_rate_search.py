@@ -1,4 +1,4 @@
-"""A learning rate that is found: what is tried, by which rule, and that nothing of it is left; collapses; no epochs."""
+"""The search for a learning rate: trials, the rule, and no leftovers; collapses; no epochs."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_search_is_the_same_again_and_follows_the_seed(tmp_path, data):
 
 
 class StopAt:
-    """Interrupts when something is told for the n-th time."""
+    """Interrupts at the n-th report."""
 
     def __init__(self, what, count=1):
         self.what, self.left = what, count
@@ -276,7 +276,7 @@ def test_equal_accuracies_are_told_apart_by_the_loss():
 
 
 def test_of_equal_losses_the_highest_rate_wins():
-    """Losses of a few more than the lowest are equal where accuracies are."""
+    """Losses close to the lowest count as equal if accuracies are equal."""
     tried = {
         0.001: TrialOutcome(0.50, 1.0),
         0.003: TrialOutcome(0.49, 1.05),
@@ -303,7 +303,7 @@ def test_a_search_takes_no_more_than_is_said(updates):
 
 
 def test_rates_that_explode_are_passed_over_and_the_best_is_better_than_the_usual(tmp_path, data, monkeypatch):
-    """Of a model whose head is scaled so that the usual rates explode, the grid goes down until something holds."""
+    """If the head is scaled so that the usual rates explode, the grid is extended downwards until a rate works."""
     tried = []
 
     def run(self, epoch, progress, _real=Epochs.run):
@@ -321,7 +321,7 @@ def test_rates_that_explode_are_passed_over_and_the_best_is_better_than_the_usua
 
 
 def collapsing(monkeypatch, above, exploding=False):
-    """Let trainings (not trials) with a rate above this end at guessing."""
+    """Make trainings (not trials) with a rate above this collapse to guessing."""
     search = trainer_module.search
     state = {"searching": False}
 
@@ -372,14 +372,14 @@ def test_a_training_that_collapses_starts_again_with_a_tenth(folder, data, monke
 
 
 def test_a_training_never_starts_again_from_where_another_began(tmp_path, data, monkeypatch):
-    """One is interrupted, another killed in its search, and the first goes on and collapses."""
+    """One is interrupted, another killed in its search, and the first resumes and collapses."""
     folder = made(tmp_path / "artifacts")
     with pytest.raises(KeyboardInterrupt):
         Trainer(folder).fit(data, epochs=8, progress=StopAt("epoch 3/8"))
     state = (folder / START).read_bytes()
     with pytest.raises(KeyboardInterrupt):
         Trainer(folder).fit(data, epochs=8, settings=Settings(seed=7, head_init="random"), progress=StopAt("trying"))
-    (folder / START).write_bytes(state[:-4] + b"\0\0\0\1")  # as a kill would have left it: of another training
+    (folder / START).write_bytes(state[:-4] + b"\0\0\0\1")  # as after a kill: from another training
     collapsing(monkeypatch, above=0)
     trainer = Trainer(folder)
     trainer.fit(data, resume=True)
@@ -405,7 +405,7 @@ def test_a_rate_by_hand_is_not_lowered_but_its_collapse_is_told(tmp_path, data, 
 
 
 def test_class_weights_count_in_what_guessing_gives(tmp_path, data):
-    """Of rare classes that are weighed up: the loss of guessing is ln(4), not the entropy of how frequent they are."""
+    """For rare classes with higher weights, the loss of guessing is ln(4), not the entropy of the frequencies."""
     labels = data["y_train"]
     rows = np.concatenate([np.flatnonzero(labels == 0), *(np.flatnonzero(labels == one)[:3] for one in (1, 2, 3))])
     x, y = data["x_train"][rows], labels[rows]

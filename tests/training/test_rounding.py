@@ -1,4 +1,4 @@
-"""An export that differs from what was trained by rounding alone is written; one that differs by more is not."""
+"""An export that differs from the trained model only by rounding is written; one that differs by more is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAR = 300.0  # numbers of this size are rounded by 3e-5
 
 
 def _net(offsets: list[float]) -> onnx.ModelProto:
-    """An MLP with numbers added in the middle, which together are 0 but for rounding."""
+    """An MLP with numbers added in the middle, whose sum is 0 except for rounding."""
     tensors = {"w": normal(6, 8), "b": normal(8), "head": normal(8, 3)}
     tensors |= {f"offset{i}": np.array(offset, np.float32) for i, offset in enumerate(offsets)}
     nodes, last = [node("Gemm", ["input", "w", "b"], ["a"])], "a"
@@ -27,7 +27,7 @@ def _net(offsets: list[float]) -> onnx.ModelProto:
 
 
 def _artifacts(folder, offsets, monkeypatch, other):
-    """Artifacts of a net; the graph that is exported from them is replaced."""
+    """Artifacts of a net, whose exported graph is replaced."""
     onnx.save(_net(offsets), folder / "model.onnx")
     model = open_model(folder / "model.onnx")
     make_artifacts(model, select(model, strategy="head"), folder / "artifacts", check=False)

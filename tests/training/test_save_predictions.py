@@ -1,4 +1,4 @@
-"""Predictions in files: what stands in them is what the model gives, whole or not at all."""
+"""Predictions in files: they hold the model's outputs, and are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_what_is_refused_before_anything_long(here):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_or_not_at_all(here, kind):
-    """What goes wrong half-way leaves what was there before; what ends well replaces it."""
+    """A failure half-way leaves the old file; success replaces it."""
     (here / f"p{kind}").write_text("before")
     bad = X.copy()
     bad[140, 0, 0, 0] = np.nan

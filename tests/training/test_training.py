@@ -1,4 +1,4 @@
-"""The training loop, resuming, evaluation, export, and what an interruption costs."""
+"""The training loop, resuming, evaluation, export, and the cost of an interruption."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from adabet_onnx.training.settings import Settings
 
 
 def toy_data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of four classes: which quadrant is bright."""
+    """Images of four classes, by the bright quadrant."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, count)
     images = 0.5 * rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
@@ -203,7 +203,7 @@ def test_early_stopping_without_validation_data_is_refused(folder):
 
 
 def test_what_it_was_trained_with_is_exported(folder, data):
-    """Class names and preprocessing of the training data count more than those of the scored data."""
+    """Class names and preprocessing of the training data take precedence over those of the scored data."""
     x, y = toy_data(60, 3)
     Trainer(folder).fit({"x": x, "y": y, "classes": list("abcd")}, epochs=1, preprocessing=Arithmetic(scale=0.5))
     export_model(folder, folder.parent / "adapted.onnx")

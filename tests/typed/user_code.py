@@ -1,4 +1,4 @@
-"""What users write, for a type checker to read; it is not run. Lines marked as wrong must be found wrong."""
+"""User code for a type checker; it is not run. Lines marked as wrong must give errors."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def whole_jobs(model: bytes) -> None:
 
 
 def wrong() -> None:
-    """What a checker must find."""
+    """Calls that a checker must reject."""
     score(5, "data.npz")  # type: ignore[arg-type]
     select("scores.json", rho="a tenth")  # type: ignore[arg-type]
     select("scores.json", head="never")  # type: ignore[call-arg]

@@ -4,20 +4,20 @@ using System.Linq;
 
 namespace Adabet.Device
 {
-    /// <summary>
-    /// The first Betti number of points with given distances: the bars with death after birth in dimension 1 of their
-    /// Vietoris-Rips persistence, coefficients mod 2. adabet_onnx/scoring/betti.py says why it can be counted so:
+    /// <summary> The first Betti number of points with given distances: the number of bars with death after birth in
+    /// dimension 1 of their Vietoris-Rips persistence, with coefficients mod 2. See adabet_onnx/scoring/betti.py for
+    /// why it equals
     ///
     ///     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
     ///
-    /// A pair is free in a subset if none of its points is nearer to both than they are to each other. For each pair two
-    /// sets of bits say which points are, and with which it forms triangles with equal longest edges. Lengths are
-    /// compared as float32.
+    /// A pair is free in a subset if no point of the subset is nearer to both ends than they are to each other. For
+    /// each pair, one set of bits holds these nearer points, another the points with which it forms triangles with
+    /// equal longest edges. Lengths are compared as float32.
     /// </summary>
     internal sealed class Loops
     {
         private readonly int given, points, words;
-        private readonly int[] place;      // of each given point among those kept
+        private readonly int[] place;      // index of each given point among those kept
         private readonly float[] lengths;  // points x points
         private readonly ulong[] nearer, level;
         private bool anyLevel;
@@ -40,13 +40,13 @@ namespace Adabet.Device
                 for (int i = 0; i < j; i++) FillSets(i, j);
         }
 
-        /// <summary>The number of all points.</summary>
+        /// <summary>The Betti number of all points.</summary>
         public static int Count(float[] distance, int points)
         {
             return new Loops(distance, points).Count(new[] { DocumentedRandom.Counted(points) })[0];
         }
 
-        /// <summary>The number of each subset; a point may be given twice.</summary>
+        /// <summary>The number of each subset; a repeated point counts once.</summary>
         public int[] Count(IReadOnlyList<int[]> subsets)
         {
             var scratch = new Scratch(this);
@@ -58,7 +58,7 @@ namespace Adabet.Device
             return points > 0 ? points * (points - 1) / 2 : 0;
         }
 
-        /// <summary>Where the pair of two different points stands among all pairs.</summary>
+        /// <summary>Index of the pair of two different points among all pairs.</summary>
         private static int Pair(int a, int b)
         {
             return a < b ? b * (b - 1) / 2 + a : a * (a - 1) / 2 + b;
@@ -72,14 +72,13 @@ namespace Adabet.Device
                     float there = distance[i * points + j];
                     if (there >= 0 && there == distance[j * points + i] && (i != j || there == 0)) continue;
                     throw new DeviceException(DeviceError.NotFinite,
-                        $"The distance from point {i} to point {j} is {there}, back it is {distance[j * points + i]}: "
-                        + "expected the same, not negative, and 0 from a point to itself.");
+                        $"The distance from point {i} to point {j} is {there}, and {distance[j * points + i]} in the other direction: "
+                        + "distances must be symmetric, not negative, and 0 from a point to itself.");
                 }
         }
 
-        /// <summary>
-        /// Points at distance 0 from an earlier one with the same distances to all others are left out: whatever one is
-        /// joined to at some length, so is the other.
+        /// <summary> Drops points at distance 0 from an earlier one that has the same distances to all others: at every
+        /// length they are connected to the same points.
         /// </summary>
         private static int[] WithoutTwins(float[] distance, int points, out int[] place)
         {
@@ -119,9 +118,8 @@ namespace Adabet.Device
             }
         }
 
-        /// <summary>
-        /// What counting needs. A sum is a set of pairs in descending order; the basis is in echelon form: its sums differ
-        /// in their first pairs.
+        /// <summary> Working memory. A sum is a set of pairs in descending order; the basis is in echelon form: all its
+        /// sums have different first pairs.
         /// </summary>
         private sealed class Scratch
         {
@@ -145,9 +143,9 @@ namespace Adabet.Device
             {
                 List<int> members = Read(subset);
                 FindFree(members);
-                most = members.Count > 0 ? freeLow.Count - (members.Count - 1) : 0; // free edges join all points
+                most = members.Count > 0 ? freeLow.Count - (members.Count - 1) : 0; // the free edges connect all points
                 rank = 0;
-                // Where one triangle of each edge reaches the most there can be, as is usual, there is nothing to reduce.
+                // Usually one triangle per edge reaches the maximum, and nothing needs to be reduced.
                 for (int all = 0; all < 2 && of.anyLevel; all++)
                     for (int k = 0; k < freeLow.Count; k++) AddTriangles(freeLow[k], freeHigh[k], all == 1);
                 foreach (int pair in used) basis[pair] = null;
@@ -184,7 +182,8 @@ namespace Adabet.Device
                     }
             }
 
-            /// <summary>Adds triangles of a free edge with points of a set: the first that starts a sum of the basis, or all.</summary>
+            /// <summary>Adds triangles of a free edge, up to the first that starts a sum of the basis, or
+            /// all.</summary>
             private void AddTriangles(int low, int high, bool all)
             {
                 int pair = Pair(low, high);
@@ -199,9 +198,8 @@ namespace Adabet.Device
                 }
             }
 
-            /// <summary>
-            /// Adds the triangle of a free edge and a third point, of which one or both other edges are as long. A triangle
-            /// is taken at the last of its free edges only.
+            /// <summary> Adds the triangle of a free edge and a third point, one or both of whose other edges are
+            /// equally long. Each triangle is counted only at its last free edge.
             /// </summary>
             private void AddTriangle(int low, int high, int third)
             {
@@ -219,7 +217,7 @@ namespace Adabet.Device
                 Extend(sum.ToArray());
             }
 
-            /// <summary>Adds a sum to the basis, and 1 to the rank if it is not a sum of what is there.</summary>
+            /// <summary>Adds a sum to the basis, and 1 to the rank, unless it depends on the basis.</summary>
             private void Extend(int[] sum)
             {
                 while (sum.Length > 0)

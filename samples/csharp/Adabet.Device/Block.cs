@@ -6,17 +6,17 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>Bytes that do not move, so that tensors can lie in them.</summary>
+    /// <summary>Pinned bytes, which tensors can refer to.</summary>
     internal sealed class Block : IDisposable
     {
         public readonly byte[] Bytes;
         private GCHandle pin;
 
-        /// <param name="bytes">how many</param>
-        /// <param name="what">that is, for the message where there is not enough memory</param>
+        /// <param name="bytes">number of bytes</param>
+        /// <param name="what">purpose of the memory, for the error message</param>
         public Block(long bytes, string what) : this(Room(bytes, what)) { }
 
-        /// <summary>Over an array that there is.</summary>
+        /// <summary>Uses an existing array.</summary>
         public Block(byte[] bytes)
         {
             Bytes = bytes;
@@ -35,10 +35,10 @@ namespace Adabet.Device
                 cause = error;
             }
             throw new DeviceException(DeviceError.OutOfMemory,
-                $"There is not enough memory for {bytes} bytes of {what}. Take fewer samples or a smaller batch size, or keep no features.", cause);
+                $"There is not enough memory for {bytes} bytes of {what}. Use fewer samples or a smaller batch size, or do not keep features.", cause);
         }
 
-        /// <summary>A tensor in these bytes; it must not outlive them.</summary>
+        /// <summary>A tensor over these bytes; it must not outlive them.</summary>
         public OrtValue Tensor(DType type, long[] shape, long offset = 0)
         {
             long size = DType.Product(shape) * type.Bytes;
@@ -58,7 +58,7 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Room for the rows of a batch, and the tensors over it.</summary>
+    /// <summary>Memory for the rows of a batch, and tensors over it.</summary>
     internal sealed class Feed : IDisposable
     {
         public readonly Port Port;
@@ -71,7 +71,8 @@ namespace Adabet.Device
             Block = new Block((long)most * port.RowBytes, $"a batch of {most} samples for {Json.Shown(port.Name)}");
         }
 
-        /// <summary>The tensor of the first rows. There are two sizes at most: that of a batch and that of the last one.</summary>
+        /// <summary>The tensor of the first rows. There are at most two sizes: that of a batch and that of the last
+        /// batch.</summary>
         public OrtValue Tensor(int rows)
         {
             if (!tensors.TryGetValue(rows, out OrtValue tensor))

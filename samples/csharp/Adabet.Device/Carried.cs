@@ -7,7 +7,7 @@ using System.Security.Cryptography;
 
 namespace Adabet.Device
 {
-    /// <summary>Where in training a state stands.</summary>
+    /// <summary>The position in training of a state.</summary>
     internal sealed class Place
     {
         public readonly long Epoch, Step;
@@ -28,7 +28,7 @@ namespace Adabet.Device
     {
         public const string Delta = "adabet-onnx/delta", Progress = "adabet-onnx/progress";
 
-        /// <summary>Write a delta, or with a place progress.</summary>
+        /// <summary>Write a delta or, with a place, progress.</summary>
         public static void Write(string path, Description about, string package, Entry entry, byte[] state, Place place)
         {
             var tensors = entry.Tensors.Take(place == null ? entry.KeptCount : entry.Tensors.Count).ToList();
@@ -67,20 +67,20 @@ namespace Adabet.Device
         }
 
         /// <summary>A delta or progress, checked against package and entry.</summary>
-        /// <param name="progressOnly">a delta is refused</param>
-        /// <param name="place">where training stands; null for a delta</param>
-        /// <returns>the state, with zeros for what the file does not have</returns>
+        /// <param name="progressOnly">reject a delta</param>
+        /// <param name="place">position in training; null for a delta</param>
+        /// <returns>the state, with zeros for tensors that are not in the file</returns>
         public static byte[] Read(string path, Description about, string package, Entry entry, bool progressOnly, out Place place)
         {
             string what = Path.GetFileName(path);
             var file = Open(path, entry.Tensors.Sum(tensor => (long)tensor.Bytes));
             bool progress = CheckFormat(file, what, progressOnly);
-            Expect(file, what, "model_sha256", about.ModelSha256, "It is of another model");
-            Expect(file, what, "entry", entry.Name, "It is of another choice of layers: train that one");
+            Expect(file, what, "model_sha256", about.ModelSha256, "It belongs to another model");
+            Expect(file, what, "entry", entry.Name, "It is for another choice of layers: train that one");
             place = null;
             if (progress)
             {
-                Expect(file, what, "package", package, "It is of another package: start again");
+                Expect(file, what, "package", package, "It belongs to another package: start again");
                 place = new Place(Whole(file, what, "epoch", 0, Checked.Most), Whole(file, what, "step", 0, Checked.Most),
                     (uint)Whole(file, what, "seed", 0, uint.MaxValue), (int)Whole(file, what, "batch_size", 1, Describe.MostSamples));
             }
@@ -88,28 +88,28 @@ namespace Adabet.Device
             string expected = Metadata(file, "sha256");
             if (found != expected)
                 throw new DeviceException(DeviceError.WrongHash,
-                    $"{what} has data of the SHA-256 {found}, expected {Shown(expected)}: it is damaged. Get it again.");
+                    $"{what} has data of the SHA-256 {found}, expected {Shown(expected)}: it is damaged. Download it again.");
             int count = progress ? entry.Tensors.Count : entry.KeptCount;
             byte[] state = Take(file, what, entry, count);
-            State.CheckFinite(entry, state, count, DeviceError.NotFinite, $"{what} is damaged: get it again.");
+            State.CheckFinite(entry, state, count, DeviceError.NotFinite, $"{what} is damaged: download it again.");
             return state;
         }
 
-        /// <summary>Of which entry of the package a file is.</summary>
+        /// <summary>The entry of the package that a file belongs to.</summary>
         public static Entry EntryOf(string path, Description about)
         {
             string what = Path.GetFileName(path);
             var file = Open(path, about.Entries.Max(entry => entry.Tensors.Sum(tensor => (long)tensor.Bytes)));
-            Expect(file, what, "model_sha256", about.ModelSha256, "It is of another model");
+            Expect(file, what, "model_sha256", about.ModelSha256, "It belongs to another model");
             string name = Metadata(file, "entry");
             return about.Entries.FirstOrDefault(entry => entry.Name == name) ?? throw new DeviceException(DeviceError.WrongModel,
-                $"{what} is of the entry {Json.Shown(name)}, which the package does not have.");
+                $"{what} is for the entry {Json.Shown(name)}, which the package does not have.");
         }
 
         private static SafeTensors Open(string path, long dataBytes)
         {
             string what = Path.GetFileName(path);
-            if (string.IsNullOrEmpty(what)) throw new DeviceException(DeviceError.WrongOption, $"{Json.Shown(path)} is not a path of a file.");
+            if (string.IsNullOrEmpty(what)) throw new DeviceException(DeviceError.WrongOption, $"{Json.Shown(path)} is not the path of a file.");
             return new SafeTensors(PackageFiles.ReadAll(path, what, Math.Min(8L + Json.MostBytes + dataBytes, DType.MostBytes)), what);
         }
 
@@ -127,7 +127,7 @@ namespace Adabet.Device
         {
             string format = Metadata(file, "format"), version = Metadata(file, "version");
             if (version == "1" && (format == Progress || (format == Delta && !progressOnly))) return format == Progress;
-            throw new DeviceException(DeviceError.WrongFile, $"{what} is of format {Json.Shown(format)}, version {Json.Shown(version)}, "
+            throw new DeviceException(DeviceError.WrongFile, $"{what} has the format {Json.Shown(format)}, version {Json.Shown(version)}, "
                 + $"expected {(progressOnly ? "" : Delta + " or ")}{Progress}, version 1.");
         }
 
@@ -153,7 +153,7 @@ namespace Adabet.Device
         {
             if (file.Tensors.Count != count)
                 throw new DeviceException(DeviceError.WrongShape, $"{what} has {file.Tensors.Count} tensors, expected {count}.");
-            byte[] state = Block.Room(entry.StateBytes, "what is trained");
+            byte[] state = Block.Room(entry.StateBytes, "the trained values");
             foreach (var tensor in entry.Tensors.Take(count))
             {
                 if (!file.Tensors.TryGetValue(tensor.Name, out StoredTensor found))

@@ -4,10 +4,10 @@ using System.Linq;
 
 namespace Adabet.Device
 {
-    /// <summary>A value of a JSON file together with where it stands, so that a message can say so.</summary>
+    /// <summary>A value of a JSON file with its path, which messages give.</summary>
     internal sealed class Checked
     {
-        /// <summary>More than any size that there is; sums of a few of them do not overflow.</summary>
+        /// <summary>More than any real size; sums of a few such values do not overflow.</summary>
         public const long Most = (1L << 47) - 1;
 
         private static readonly object Missing = new object();
@@ -21,7 +21,7 @@ namespace Adabet.Device
             this.where = where;
         }
 
-        /// <summary>The exception that says what should have been here.</summary>
+        /// <summary>The exception for an unexpected value.</summary>
         public DeviceException Fail(string expected)
         {
             return Refuse($"should be {expected}, found {(value == Missing ? "nothing" : Json.Shown(value))}");
@@ -29,7 +29,7 @@ namespace Adabet.Device
 
         public DeviceException Refuse(string why)
         {
-            return new DeviceException(DeviceError.WrongFile, $"{file}: {(where == "" ? "it" : where)} {why}. Get it again.");
+            return new DeviceException(DeviceError.WrongFile, $"{file}: {(where == "" ? "it" : where)} {why}. Download it again.");
         }
 
         public bool IsThere => value != Missing;
@@ -92,7 +92,7 @@ namespace Adabet.Device
         public long Whole(long least = 0, long most = Most)
         {
             if (value is long l && l >= least && l <= most) return l;
-            throw Fail(most == Most ? $"a whole number from {least} on" : $"a whole number from {least} to {most}");
+            throw Fail(most == Most ? $"a whole number of at least {least}" : $"a whole number from {least} to {most}");
         }
 
         public int Count(int least = 0, int most = int.MaxValue)
@@ -116,7 +116,7 @@ namespace Adabet.Device
             return fits ? (string)value : throw Fail("a SHA-256 of 64 hexadecimal digits");
         }
 
-        /// <summary>A name without folders, which cannot lead out of the package.</summary>
+        /// <summary>A file name without folders, so that it cannot point outside the package.</summary>
         public string FileName()
         {
             bool fits = value is string s && s.Length > 0 && s.Length <= 200 && s[0] != '.' && s[s.Length - 1] != '.'
@@ -124,7 +124,7 @@ namespace Adabet.Device
             return fits ? (string)value : throw Fail("the name of a file in the package, without folders");
         }
 
-        /// <summary>See that no two are one.</summary>
+        /// <summary>Check that all are different.</summary>
         public void Unique(string what, IEnumerable<string> names)
         {
             var seen = new HashSet<string>(StringComparer.Ordinal);

@@ -4,19 +4,19 @@ using System.Linq;
 
 namespace Adabet.Device
 {
-    /// <summary>What an entry is worth and needs.</summary>
+    /// <summary>The score and the memory of an entry.</summary>
     public sealed class Candidate
     {
         internal Candidate() { }
-        /// <summary>Its name.</summary>
+        /// <summary>Name.</summary>
         public string Entry { get; internal set; }
         /// <summary>The sum of its layers' scores.</summary>
         public double Worth { get; internal set; }
-        /// <summary>Bytes that training it takes.</summary>
+        /// <summary>Bytes needed to train it.</summary>
         public long Bytes { get; internal set; }
     }
 
-    /// <summary>Which entry is trained.</summary>
+    /// <summary>Chooses the entry to train.</summary>
     internal static class Choosing
     {
         public static long NeededBytes(IReadOnlyList<MemoryPair> memory, long batchSize)
@@ -28,7 +28,8 @@ namespace Adabet.Device
             return needed >= long.MaxValue ? long.MaxValue : (long)Math.Floor(needed);
         }
 
-        /// <summary>The entry that is worth most of those that fit; of equal ones that which needs less, then the first.</summary>
+        /// <summary>The entry with the highest score among those that fit; ties go to the smaller memory, then to the
+        /// first.</summary>
         public static Candidate Choose(IReadOnlyList<Entry> entries, IReadOnlyDictionary<string, double> scores, long? memory, int batchSize)
         {
             if (batchSize < 1) throw new DeviceException(DeviceError.WrongOption, $"The batch size is {batchSize}, expected at least 1.");
@@ -45,8 +46,8 @@ namespace Adabet.Device
                 if (one.Bytes > memory) continue;
                 if (best == null || one.Worth > best.Worth || (one.Worth == best.Worth && one.Bytes < best.Bytes)) best = one;
             }
-            return best ?? throw new DeviceException(DeviceError.OutOfMemory, $"No choice of layers trains in {memory} bytes at a batch size of "
-                + $"{batchSize}: the smallest needs {all.Min(one => one.Bytes)}. Allow more memory, or take a smaller batch size.");
+            return best ?? throw new DeviceException(DeviceError.OutOfMemory, $"No choice of layers can be trained in {memory} bytes at a batch size of "
+                + $"{batchSize}: the smallest needs {all.Min(one => one.Bytes)}. Allow more memory, or use a smaller batch size.");
         }
     }
 }

@@ -5,10 +5,10 @@ using Microsoft.ML.OnnxRuntime.Tensors;
 
 namespace Adabet.Device
 {
-    /// <summary>A type of numbers.</summary>
+    /// <summary>A data type.</summary>
     internal sealed class DType
     {
-        /// <summary>What one tensor may have: .NET's arrays are no longer.</summary>
+        /// <summary>Limit of one tensor: that of .NET's arrays.</summary>
         public const long MostBytes = 0x7fffffc7;
 
         public readonly string Name;
@@ -53,13 +53,13 @@ namespace Adabet.Device
             return Known.FirstOrDefault(one => one.Element == element);
         }
 
-        /// <summary>An array of such numbers, or of their bytes.</summary>
+        /// <summary>Whether an array has this type, or holds raw bytes.</summary>
         public bool Takes(Array numbers)
         {
             return arrays.Contains(numbers.GetType().GetElementType());
         }
 
-        /// <summary>How many numbers a sample, or a tensor, has; at most MostBytes + 1.</summary>
+        /// <summary>Number of elements of a sample or a tensor; at most MostBytes + 1.</summary>
         public static long Product(IEnumerable<long> shape)
         {
             long product = 1;

@@ -4,28 +4,27 @@ using System.Linq;
 
 namespace Adabet.Device
 {
-    /// <summary>
-    /// Samples one after the other: an array for each input of the model, of any number of dimensions. float16 is an array
-    /// of ushort; an array of byte is taken as the raw little-endian numbers of any type.
+    /// <summary> Samples one after another: an array for each input of the model, with any number of dimensions.
+    /// float16 is an array of ushort; an array of byte is interpreted as raw little-endian numbers of any type.
     /// </summary>
     public sealed class Samples
     {
         private readonly Array alone;
         private readonly IReadOnlyDictionary<string, Array> byInput;
 
-        /// <summary>Of a model with one input.</summary>
+        /// <summary>For a model with one input.</summary>
         public Samples(Array numbers)
         {
             alone = numbers ?? throw new ArgumentNullException(nameof(numbers));
         }
 
-        /// <summary>By the names of inputs.</summary>
+        /// <summary>By input name.</summary>
         public Samples(IReadOnlyDictionary<string, Array> byInput)
         {
             this.byInput = byInput ?? throw new ArgumentNullException(nameof(byInput));
         }
 
-        /// <summary>Of a model with one input.</summary>
+        /// <summary>For a model with one input.</summary>
         public static implicit operator Samples(float[] numbers)
         {
             return new Samples(numbers);
@@ -42,7 +41,8 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Samples with labels: long[] or int[] where labels are classes, else float[]; or their raw bytes.</summary>
+    /// <summary>Samples with labels: long[] or int[] where labels are classes, else float[]; or their raw
+    /// bytes.</summary>
     public sealed class Labelled
     {
         /// <summary>Samples and their labels, in the same order.</summary>
@@ -58,7 +58,7 @@ namespace Adabet.Device
         public Array Labels { get; }
     }
 
-    /// <summary>One array, a row for each sample.</summary>
+    /// <summary>An array with one row for each sample.</summary>
     internal sealed class Column
     {
         public readonly Port Port;
@@ -70,7 +70,7 @@ namespace Adabet.Device
             Data = data;
         }
 
-        /// <summary>Put some rows into a batch.</summary>
+        /// <summary>Copy some rows into a batch.</summary>
         public void Fill(Feed feed, int[] order, int first, int count)
         {
             int size = Port.RowBytes;
@@ -78,7 +78,7 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Samples and labels as the graphs take them, checked.</summary>
+    /// <summary>Checked samples and labels, in the types of the graphs.</summary>
     internal sealed class DataSet
     {
         public readonly int Count;
@@ -101,7 +101,7 @@ namespace Adabet.Device
         public DataSet(Description about, Labelled data) : this(about, data.Samples)
         {
             port = about.Labels;
-            if (Count == 0) throw new DeviceException(DeviceError.TooFewSamples, "There is no sample. Give at least one.");
+            if (Count == 0) throw new DeviceException(DeviceError.TooFewSamples, "There are no samples. Give at least one.");
             Labels = new Column(port, CheckedLabels(data.Labels));
         }
 
@@ -110,11 +110,11 @@ namespace Adabet.Device
             string name = Json.Shown(port.Name);
             if (!port.Type.Takes(data))
                 throw new DeviceException(DeviceError.WrongShape,
-                    $"The input {name} takes {port.Dtype}, found {data.GetType().Name}: convert it first.");
+                    $"The input {name} needs {port.Dtype}, found {data.GetType().Name}: convert it first.");
             long bytes = data.LongLength * (data is byte[] ? 1 : port.Type.Bytes);
             if (bytes % port.RowBytes == 0 && bytes <= int.MaxValue) return data;
             throw new DeviceException(DeviceError.WrongShape, $"The input {name} has {bytes} bytes, expected whole samples of "
-                + $"{port.RowBytes} bytes, {port.Dtype} {DType.Shown(port.Shape)}, and at most {int.MaxValue} together.");
+                + $"{port.RowBytes} bytes, {port.Dtype} {DType.Shown(port.Shape)}, and at most {int.MaxValue} in total.");
         }
 
         private static int CountOf(Column column)
@@ -122,7 +122,7 @@ namespace Adabet.Device
             return Buffer.ByteLength(column.Data) / column.Port.RowBytes;
         }
 
-        /// <summary>Labels in the type of the graphs, each in range.</summary>
+        /// <summary>Labels in the type of the graphs, checked for their range.</summary>
         private Array CheckedLabels(Array given)
         {
             long expected = Count * DType.Product(port.Shape);

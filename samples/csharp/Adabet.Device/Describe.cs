@@ -4,12 +4,13 @@ using System.Text.RegularExpressions;
 
 namespace Adabet.Device
 {
-    /// <summary>device.json, checked: every value that is used is of the kind and in the range that the format says.</summary>
+    /// <summary>Reads device.json and checks that every value that is used has the type and range of the
+    /// format.</summary>
     internal static class Describe
     {
         public const string File = "device.json";
 
-        /// <summary>More samples cannot be shuffled as the format says.</summary>
+        /// <summary>The format cannot shuffle more samples.</summary>
         public const int MostSamples = 1 << 21;
 
         private const int MostPoints = 16384, MostSubsets = 1000000, MostDimensions = 16;
@@ -42,7 +43,8 @@ namespace Adabet.Device
             return about;
         }
 
-        /// <summary>What personal models read is rewritten, and must not be what anything else is read from.</summary>
+        /// <summary>The files that personal models read are rewritten, so that they must not be used for anything
+        /// else.</summary>
         private static void MarkRewritten(Checked root, Description about)
         {
             var others = about.Entries.SelectMany(entry => new[]
@@ -59,7 +61,7 @@ namespace Adabet.Device
             return value.IsThere && !value.IsNull;
         }
 
-        /// <summary>The name of a file that the package lists.</summary>
+        /// <summary>The name of a file that the package must list.</summary>
         public static string FileOf(Checked value, IReadOnlyList<FileRecord> files)
         {
             string name = value.FileName();
@@ -71,7 +73,7 @@ namespace Adabet.Device
             return value.IsNull ? null : FileOf(value, files);
         }
 
-        /// <summary>A shape whose tensor can be held, of which the first is "N" where there are samples.</summary>
+        /// <summary>A shape whose tensor fits in an array; it begins with "N" if there are samples.</summary>
         public static List<long> Shape(Checked value, int bytesOfNumber, bool samples)
         {
             var shape = value.List(item => item.Is("N") ? -1 : item.Whole(1));
@@ -84,7 +86,7 @@ namespace Adabet.Device
             return shape;
         }
 
-        /// <summary>What has a row for each sample.</summary>
+        /// <summary>A port: one row for each sample.</summary>
         public static T Batched<T>(Checked value, T port) where T : Port
         {
             if (value.Key("name").IsThere || !(port is LabelsPort)) port.Name = value.Key("name").Text();

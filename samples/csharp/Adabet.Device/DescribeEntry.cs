@@ -56,7 +56,7 @@ namespace Adabet.Device
             var same = about.Inputs.FirstOrDefault(input => input.Name == port.Input)
                 ?? throw value.Key("input").Fail("an input of the model");
             if (same.Dtype != port.Dtype || !same.Shape.SequenceEqual(port.Shape))
-                throw value.Refuse($"should be as the input {Json.Shown(port.Input)}, {same.Dtype} {DType.Shown(same.Shape)}, "
+                throw value.Refuse($"should equal the input {Json.Shown(port.Input)}, {same.Dtype} {DType.Shown(same.Shape)}, "
                     + $"found {port.Dtype} {DType.Shown(port.Shape)}");
             return port;
         }
@@ -90,7 +90,8 @@ namespace Adabet.Device
             return tensor;
         }
 
-        /// <summary>See that tensors follow one another: within the files those of the personal model, then the optimizer's.</summary>
+        /// <summary>Check the order of tensors: first those in the personal model's file, then the
+        /// optimizer's.</summary>
         private static void Layout(Checked value, Entry entry, IReadOnlyList<FileRecord> files)
         {
             Checked where = value.Key("tensors"), size = value.Key("selected_bytes");
@@ -101,8 +102,8 @@ namespace Adabet.Device
                 if (tensor.Kind < last)
                     throw where.Refuse($"should have parameters first, then statistics, then the optimizer's, found {Json.Shown(tensor.Name)}");
                 if (tensor.Offset % 64 != 0 || tensor.Offset < end || tensor.Offset - end >= 64)
-                    throw where.Refuse($"has {Json.Shown(tensor.Name)} at {tensor.Offset}, expected the next multiple of 64 from {end} on");
-                if (tensor.Bytes > entry.SelectedBytes) // before memory for it is asked for
+                    throw where.Refuse($"has {Json.Shown(tensor.Name)} at {tensor.Offset}, expected the next multiple of 64 at or after {end}");
+                if (tensor.Bytes > entry.SelectedBytes) // before memory is allocated for it
                     throw where.Refuse($"has {Json.Shown(tensor.Name)} of {tensor.Bytes} bytes, more than the "
                         + $"{entry.SelectedBytes} of all that is trained");
                 last = tensor.Kind;

@@ -6,9 +6,9 @@ namespace Adabet.Device
     public class Port
     {
         internal Port() { }
-        /// <summary>Of the graphs' input or output.</summary>
+        /// <summary>Name of the graphs' input or output.</summary>
         public string Name { get; internal set; }
-        /// <summary>Such as float32.</summary>
+        /// <summary>Data type, such as float32.</summary>
         public string Dtype { get; internal set; }
         /// <summary>Positive numbers; -1, the number of samples, only at the front.</summary>
         public IReadOnlyList<long> Shape { get; internal set; }
@@ -16,47 +16,47 @@ namespace Adabet.Device
         internal int RowBytes => (int)(DType.Product(Shape) * Type.Bytes);
     }
 
-    /// <summary>An output of the model. Its shape is informational; what comes out has its own.</summary>
+    /// <summary>An output of the model. Its shape is informational; the results have their own.</summary>
     public sealed class OutputPort
     {
         internal OutputPort() { }
-        /// <summary>Of the output.</summary>
+        /// <summary>Name of the output.</summary>
         public string Name { get; internal set; }
-        /// <summary>Such as float32.</summary>
+        /// <summary>Data type, such as float32.</summary>
         public string Dtype { get; internal set; }
-        /// <summary>Numbers, N, or so many times N.</summary>
+        /// <summary>Extents: numbers, N, or a multiple of N.</summary>
         public IReadOnlyList<string> Shape { get; internal set; }
         /// <summary>logits, probabilities, or null.</summary>
         public string Role { get; internal set; }
     }
 
-    /// <summary>What labels are.</summary>
+    /// <summary>The labels.</summary>
     public sealed class LabelsPort : Port
     {
         internal LabelsPort() { }
-        /// <summary>How many classes, or null where the loss has none.</summary>
+        /// <summary>Number of classes, or null if the loss has none.</summary>
         public int? Classes { get; internal set; }
-        /// <summary>A label that is not counted, or null.</summary>
+        /// <summary>A label that is ignored, or null.</summary>
         public long? Ignore { get; internal set; }
     }
 
-    /// <summary>How raw numbers become an input: (x * Scale - Mean) / Std per channel.</summary>
+    /// <summary>Conversion of raw numbers to an input: (x * Scale - Mean) / Std per channel.</summary>
     public sealed class Preprocessing
     {
         internal Preprocessing() { }
-        /// <summary>A number.</summary>
+        /// <summary>A factor.</summary>
         public double Scale { get; internal set; }
         /// <summary>One number, or one for each channel.</summary>
         public IReadOnlyList<double> Mean { get; internal set; }
         /// <summary>One number, or one for each channel; none is 0.</summary>
         public IReadOnlyList<double> Std { get; internal set; }
-        /// <summary>The axis of the input that channels lie along, or null.</summary>
+        /// <summary>The channel axis of the input, or null.</summary>
         public int? ChannelAxis { get; internal set; }
         /// <summary>Colours are fed as blue, green, red.</summary>
         public bool Bgr { get; internal set; }
     }
 
-    /// <summary>What the maker of the package suggests to begin with.</summary>
+    /// <summary>The training options that the package suggests.</summary>
     public sealed class TrainingDefaults
     {
         internal TrainingDefaults() { }
@@ -64,7 +64,7 @@ namespace Adabet.Device
         public double LearningRate { get; internal set; }
         /// <summary>Samples per step.</summary>
         public int BatchSize { get; internal set; }
-        /// <summary>How often each sample is seen.</summary>
+        /// <summary>Number of passes over the samples.</summary>
         public int Epochs { get; internal set; }
         /// <summary>Random seed of the order of samples.</summary>
         public uint Seed { get; internal set; }
@@ -74,7 +74,7 @@ namespace Adabet.Device
     public sealed class ScoredLayer
     {
         internal ScoredLayer() { }
-        /// <summary>Of the layer.</summary>
+        /// <summary>Name of the layer.</summary>
         public string Name { get; internal set; }
         internal string Output { get; set; }
         internal int Numbers { get; set; }
@@ -86,7 +86,7 @@ namespace Adabet.Device
     {
         internal ScoringPlan() { }
         internal string File { get; set; }
-        /// <summary>How many samples are looked at, at most.</summary>
+        /// <summary>Maximum number of samples used.</summary>
         public int Samples { get; internal set; }
         internal int Points { get; set; }
         internal int Subsets { get; set; }
@@ -95,11 +95,11 @@ namespace Adabet.Device
         public IReadOnlyList<ScoredLayer> Layers { get; internal set; }
     }
 
-    /// <summary>What training steps start from.</summary>
+    /// <summary>The inputs of training steps.</summary>
     public sealed class Boundary : Port
     {
         internal Boundary() { }
-        /// <summary>The model's input that it is, or null for what the frozen graph computes.</summary>
+        /// <summary>The model's input it equals, or null if the frozen graph computes it.</summary>
         public string Input { get; internal set; }
     }
 
@@ -108,7 +108,7 @@ namespace Adabet.Device
     {
         /// <summary>It is trained.</summary>
         Parameter,
-        /// <summary>The forward pass moves it.</summary>
+        /// <summary>A statistic that the forward pass updates.</summary>
         Statistic,
         /// <summary>It belongs to the optimizer.</summary>
         Optimizer
@@ -118,7 +118,7 @@ namespace Adabet.Device
     public sealed class TensorRecord
     {
         internal TensorRecord() { }
-        /// <summary>Of the model's tensor.</summary>
+        /// <summary>Name of the model's tensor.</summary>
         public string Name { get; internal set; }
         /// <summary>Why it changes.</summary>
         public TensorKind Kind { get; internal set; }
@@ -130,7 +130,7 @@ namespace Adabet.Device
         internal int Bytes { get; set; }
     }
 
-    /// <summary>Bytes that training takes up to a batch size.</summary>
+    /// <summary>Bytes that training needs up to a batch size.</summary>
     public struct MemoryPair
     {
         internal MemoryPair(long batch, long bytes)
@@ -141,7 +141,7 @@ namespace Adabet.Device
 
         /// <summary>Samples per step.</summary>
         public long Batch { get; }
-        /// <summary>What that takes.</summary>
+        /// <summary>Bytes needed.</summary>
         public long Bytes { get; }
     }
 
@@ -153,7 +153,7 @@ namespace Adabet.Device
         public string Name { get; internal set; }
         /// <summary>The layers that are trained.</summary>
         public IReadOnlyList<string> Layers { get; internal set; }
-        /// <summary>How many numbers that is.</summary>
+        /// <summary>Number of trained values.</summary>
         public long Trained { get; internal set; }
         /// <summary>The file of the personal model, or null in a package of .ort files.</summary>
         public string Model { get; internal set; }
@@ -161,11 +161,11 @@ namespace Adabet.Device
         public string Selected { get; internal set; }
         /// <summary>The size of that file.</summary>
         public int SelectedBytes { get; internal set; }
-        /// <summary>What training steps start from.</summary>
+        /// <summary>The inputs of training steps.</summary>
         public IReadOnlyList<Boundary> Boundary { get; internal set; }
-        /// <summary>What changes in training.</summary>
+        /// <summary>The tensors that change in training.</summary>
         public IReadOnlyList<TensorRecord> Tensors { get; internal set; }
-        /// <summary>Bytes that training takes, batches ascending.</summary>
+        /// <summary>Bytes that training needs, by ascending batch size.</summary>
         public IReadOnlyList<MemoryPair> Memory { get; internal set; }
 
         internal string Frozen { get; set; }
@@ -179,39 +179,39 @@ namespace Adabet.Device
         internal string LossName { get; set; }
         internal Port Logits { get; set; }
         internal int? ClassAxis { get; set; }
-        /// <summary>Of all tensors, at their offsets.</summary>
+        /// <summary>Bytes of all tensors at their offsets.</summary>
         internal int StateBytes { get; set; }
-        /// <summary>How many tensors a delta has: parameters and statistics.</summary>
+        /// <summary>Number of tensors in a delta: parameters and statistics.</summary>
         internal int KeptCount { get; set; }
 
-        /// <summary>Bytes that training takes at a batch size; long.MaxValue where that is more than can be said.</summary>
+        /// <summary>Bytes that training needs at a batch size; long.MaxValue on overflow.</summary>
         public long NeededBytes(int batchSize)
         {
             return Choosing.NeededBytes(Memory, batchSize);
         }
     }
 
-    /// <summary>What device.json says of a package, checked.</summary>
+    /// <summary>The checked content of device.json.</summary>
     public sealed class Description
     {
         internal Description() { }
-        /// <summary>Its name.</summary>
+        /// <summary>Name.</summary>
         public string Model { get; internal set; }
         /// <summary>SHA-256 of the model file that the package was made from.</summary>
         public string ModelSha256 { get; internal set; }
-        /// <summary>A version, such as 1.17.</summary>
+        /// <summary>The oldest supported version, such as 1.17.</summary>
         public string OldestOnnxRuntime { get; internal set; }
-        /// <summary>What the model takes.</summary>
+        /// <summary>The model's inputs.</summary>
         public IReadOnlyList<Port> Inputs { get; internal set; }
-        /// <summary>What the model gives.</summary>
+        /// <summary>The model's outputs.</summary>
         public IReadOnlyList<OutputPort> Outputs { get; internal set; }
-        /// <summary>What labels are.</summary>
+        /// <summary>The labels.</summary>
         public LabelsPort Labels { get; internal set; }
         /// <summary>Names of the classes, or null.</summary>
         public IReadOnlyList<string> ClassNames { get; internal set; }
-        /// <summary>How raw numbers become an input, or null.</summary>
+        /// <summary>Conversion of raw numbers to an input, or null.</summary>
         public Preprocessing Preprocessing { get; internal set; }
-        /// <summary>What to begin with.</summary>
+        /// <summary>Suggested training options.</summary>
         public TrainingDefaults Training { get; internal set; }
         /// <summary>How layers are scored, or null.</summary>
         public ScoringPlan Scoring { get; internal set; }
@@ -228,7 +228,7 @@ namespace Adabet.Device
     {
         public string Name, Sha256;
         public long Bytes;
-        /// <summary>It is rewritten for a personal model, so that its SHA-256 says nothing.</summary>
+        /// <summary>Whether it is rewritten for a personal model, so that its SHA-256 is not checked.</summary>
         public bool Rewritten;
     }
 }

@@ -21,7 +21,7 @@ namespace Adabet.Device
         LossNotFinite,
         /// <summary>Out of memory, or the memory limit is too small.</summary>
         OutOfMemory,
-        /// <summary>a file cannot be written: no space or no permission.</summary>
+        /// <summary>A file cannot be written: no space or no permission.</summary>
         Storage,
         /// <summary>A delta or progress file belongs to another model, package, entry or training.</summary>
         WrongModel,
@@ -35,9 +35,8 @@ namespace Adabet.Device
         Runtime
     }
 
-    /// <summary>
-    /// The only exception that this library throws, except for those for cancelling, disposed objects and null
-    /// arguments.
+    /// <summary> The only exception that this library throws, apart from those for cancellation, disposed objects and
+    /// null arguments.
     /// </summary>
     public sealed class DeviceException : Exception
     {
@@ -49,13 +48,13 @@ namespace Adabet.Device
         /// <summary>What went wrong.</summary>
         public DeviceError Error { get; }
 
-        /// <summary>What the runtime, or .NET, threw while something was being done, as one of ours.</summary>
+        /// <summary>Convert an exception of the runtime or .NET to a DeviceException.</summary>
         internal static Exception From(Exception thrown, string doing)
         {
             if (thrown is DeviceException || thrown is OperationCanceledException || thrown is ObjectDisposedException) return thrown;
             if (thrown is OutOfMemoryException || (thrown is OnnxRuntimeException && IsMemory(thrown.Message)))
-                return new DeviceException(DeviceError.OutOfMemory, $"There is not enough memory for {doing}. Take a smaller batch "
-                    + "size, keep no features, or take an entry that needs less.", thrown);
+                return new DeviceException(DeviceError.OutOfMemory, $"There is not enough memory for {doing}. Use a smaller batch "
+                    + "size, do not keep features, or use an entry that needs less.", thrown);
             if (thrown is TypeInitializationException || thrown is DllNotFoundException || thrown is EntryPointNotFoundException
                 || thrown is BadImageFormatException)
                 return new DeviceException(DeviceError.Runtime, $"ONNX Runtime's native library cannot be used: {Innermost(thrown)} Add "

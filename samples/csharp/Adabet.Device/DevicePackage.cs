@@ -12,19 +12,17 @@ namespace Adabet.Device
     /// <summary>How graphs are run.</summary>
     public sealed class OpenOptions
     {
-        /// <summary>For one operator.</summary>
+        /// <summary>Threads per operator.</summary>
         public int Threads { get; set; } = 1;
 
-        /// <summary>
-        /// Called before a graph is opened, with its file: add execution providers here, say, where the file is a frozen
-        /// graph. Scoring is on the CPU always.
+        /// <summary> Called with its file before a graph is opened, for example to add execution providers for a frozen
+        /// graph. Scoring always runs on the CPU.
         /// </summary>
         public Action<SessionOptions, string> Configure { get; set; }
     }
 
-    /// <summary>
-    /// A device package: a folder that `adabet-onnx device` or `menu` wrote. device.json is checked when it is opened, the
-    /// other files before each use. May be used by several threads.
+    /// <summary> A device package: a folder that `adabet-onnx device` or `menu` wrote. device.json is checked when it
+    /// is opened, the other files before each use. Several threads may use it.
     /// </summary>
     public sealed class DevicePackage : IDisposable
     {
@@ -40,18 +38,18 @@ namespace Adabet.Device
             runtime = new Runtime(files, Description, options);
         }
 
-        /// <summary>What device.json says.</summary>
+        /// <summary>The content of device.json.</summary>
         public Description Description { get; }
 
         /// <summary>SHA-256 of device.json.</summary>
         public string Sha256 { get; }
 
-        /// <summary>Of ONNX Runtime, such as 1.24.1.</summary>
+        /// <summary>Version of ONNX Runtime, such as 1.24.1.</summary>
         public string RuntimeVersion => OrtEnv.Instance().GetVersionString();
 
-        /// <summary>Open a package, and see that every file is whole and the runtime new enough.</summary>
-        /// <param name="folder">where device.json is</param>
-        /// <exception cref="DeviceException">it is not a package, damaged, or for another runtime</exception>
+        /// <summary>Open a package, and check all files and the version of the runtime.</summary>
+        /// <param name="folder">folder with device.json</param>
+        /// <exception cref="DeviceException">it is not a package, is damaged, or needs a newer runtime</exception>
         public static Task<DevicePackage> OpenAsync(string folder, OpenOptions options = null, CancellationToken token = default(CancellationToken))
         {
             if (folder == null) throw new ArgumentNullException(nameof(folder));
@@ -72,11 +70,10 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>
-        /// The names of the files beside device.json: for programs that copy a package out of their assets before they open
-        /// it, as the runtime reads real files.
+        /// <summary> The names of the files beside device.json: for programs that copy a package out of their assets
+        /// before opening it, since the runtime reads files.
         /// </summary>
-        /// <param name="json">what is in device.json</param>
+        /// <param name="json">content of device.json</param>
         public static IReadOnlyList<string> FilesOf(byte[] json)
         {
             if (json == null) throw new ArgumentNullException(nameof(json));
@@ -93,11 +90,12 @@ namespace Adabet.Device
                 new Scoring(runtime, Description, new DataSet(Description, samples)).Run(progress, inner));
         }
 
-        /// <summary>The entry that is worth most of those that train in so much memory.</summary>
-        /// <param name="scores">of layers; one without a score counts 0</param>
-        /// <param name="memory">bytes; null is no limit</param>
-        /// <param name="batchSize">null is the package's own</param>
-        /// <exception cref="DeviceException">OutOfMemory: none fits; the message says what the smallest needs</exception>
+        /// <summary>The entry with the highest score among those that can be trained in so much memory.</summary>
+        /// <param name="scores">scores of layers; a layer without a score counts 0</param>
+        /// <param name="memory">bytes; null for no limit</param>
+        /// <param name="batchSize">null for the package's own</param>
+        /// <exception cref="DeviceException">OutOfMemory: none fits; the message states the memory of the
+        /// smallest</exception>
         public Candidate Choose(IEnumerable<LayerScore> scores, long? memory = null, int? batchSize = null)
         {
             if (scores == null) throw new ArgumentNullException(nameof(scores));
@@ -107,7 +105,7 @@ namespace Adabet.Device
         }
 
         /// <summary>An entry with its initial values, ready to be trained or to predict.</summary>
-        /// <param name="entry">its name; null where the package has one</param>
+        /// <param name="entry">its name; null if the package has only one</param>
         public Task<Training> TrainingAsync(string entry = null, CancellationToken token = default(CancellationToken))
         {
             var found = Description.Entries.FirstOrDefault(one => one.Name == entry);
@@ -119,9 +117,10 @@ namespace Adabet.Device
                 inner => lifetime.Add(new Training(runtime, files, Description, Sha256, found, lifetime.Remove)));
         }
 
-        /// <summary>The entry that a delta or progress is of, with the values in it.</summary>
-        /// <param name="path">of the file</param>
-        /// <exception cref="DeviceException">it is of another model or package, damaged, or not there</exception>
+        /// <summary>Load a delta or progress file, with its entry.</summary>
+        /// <param name="path">path of the file</param>
+        /// <exception cref="DeviceException">the file belongs to another model or package, is damaged, or does not
+        /// exist</exception>
         public Task<Training> LoadAsync(string path, CancellationToken token = default(CancellationToken))
         {
             if (path == null) throw new ArgumentNullException(nameof(path));
@@ -133,9 +132,10 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>Raw numbers of whole samples, such as pixels of 0 to 255, in the form of the model's input.</summary>
+        /// <summary>Raw numbers of whole samples, such as pixels from 0 to 255, in the form of the model's
+        /// input.</summary>
         /// <param name="raw">colours in the order red, green, blue</param>
-        /// <param name="input">its number</param>
+        /// <param name="input">index of the input</param>
         public float[] Preprocess(float[] raw, int input = 0)
         {
             if (input < 0 || input >= Description.Inputs.Count)
@@ -143,7 +143,7 @@ namespace Adabet.Device
             return Preprocessor.Fed(raw, Description.Inputs[input], Description.Preprocessing);
         }
 
-        /// <summary>End what is going on, and dispose of all trainings.</summary>
+        /// <summary>Cancel running operations, and dispose of all trainings.</summary>
         public void Dispose()
         {
             lifetime.Dispose();

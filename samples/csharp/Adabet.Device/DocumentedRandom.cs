@@ -40,7 +40,7 @@ namespace Adabet.Device
             return found;
         }
 
-        /// <summary>The order of n samples in an epoch, which is the stream.</summary>
+        /// <summary>The order of n samples in an epoch; the epoch is the generator's stream.</summary>
         public static int[] Shuffle(int n, uint seed, long stream)
         {
             var random = new DocumentedRandom(seed, stream);

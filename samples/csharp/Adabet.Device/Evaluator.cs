@@ -5,7 +5,7 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>Finds loss and accuracy of samples that are not trained on.</summary>
+    /// <summary>Computes loss and accuracy on held-out samples.</summary>
     internal sealed class Evaluator : IDisposable
     {
         private readonly Entry entry;
@@ -39,7 +39,7 @@ namespace Adabet.Device
             }
         }
 
-        /// <summary>What the evaluation and the step can be fed, but for learning rate and step.</summary>
+        /// <summary>Inputs of evaluation and step, except learning rate and step number.</summary>
         public static List<Port> Inputs(Description about, Entry entry, int tensors)
         {
             var ports = entry.Boundary.ToList<Port>();
@@ -69,7 +69,7 @@ namespace Adabet.Device
                 if (some > 0) sum += loss.Single(0) * (double)some;
                 counted += some;
             }
-            if (counted == 0) throw new DeviceException(DeviceError.TooFewSamples, "There is no label that counts to evaluate with.");
+            if (counted == 0) throw new DeviceException(DeviceError.TooFewSamples, "All labels are ignored, so there is nothing to evaluate.");
             return new Evaluation(sum / counted, HasClasses ? (double?)right / counted : null);
         }
 
@@ -78,7 +78,7 @@ namespace Adabet.Device
         private bool HasClasses => entry.ClassAxis != null && data.Labels.Data is long[]
             && DType.Product(entry.Logits.Shape) / entry.Logits.Shape[entry.ClassAxis.Value] == LabelsOfSample;
 
-        /// <summary>How many labels of a batch count, and are right.</summary>
+        /// <summary>Counts the labels of a batch that are not ignored, and the correct predictions.</summary>
         private long Count(int first, int samples, ref long right)
         {
             long begin = first * LabelsOfSample, counted = 0;

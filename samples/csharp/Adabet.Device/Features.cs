@@ -5,19 +5,20 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>What training steps start from: computed once for each sample and kept, or again for each batch.</summary>
+    /// <summary>The inputs of training steps: computed once for each sample and stored, or again for each
+    /// batch.</summary>
     internal sealed class Features : IDisposable
     {
         private readonly Entry entry;
         private readonly DataSet data;
         private readonly Bag bag = new Bag();
-        private readonly Graph frozen;              // null where nothing is computed, or where all is kept
+        private readonly Graph frozen;              // null if nothing is computed, or everything is stored
         private readonly Feed[] frozenFeeds;
         private readonly Port[] computed;
         private readonly Dictionary<string, Column> columns = new Dictionary<string, Column>(StringComparer.Ordinal);
 
-        /// <param name="atOnce">how many samples the frozen graph is given at most</param>
-        /// <param name="keep">compute all of them now</param>
+        /// <param name="atOnce">maximum number of samples per run of the frozen graph</param>
+        /// <param name="keep">compute all samples now</param>
         public Features(Runtime runtime, Description about, Entry entry, DataSet data, int atOnce, bool keep, RunStop stop)
         {
             this.entry = entry;
@@ -52,7 +53,7 @@ namespace Adabet.Device
             try
             {
                 foreach (var port in computed)
-                    blocks.Add(new Block((long)data.Count * port.RowBytes, $"what is kept of {data.Count} samples"));
+                    blocks.Add(new Block((long)data.Count * port.RowBytes, $"the features of {data.Count} samples"));
                 Compute(DocumentedRandom.Counted(data.Count), 0, data.Count, blocks, stop);
             }
             finally
@@ -62,7 +63,7 @@ namespace Adabet.Device
             for (int i = 0; i < computed.Length; i++) columns[computed[i].Name] = new Column(computed[i], blocks[i].Bytes);
         }
 
-        /// <summary>Run the frozen graph on some samples, a few at a time, into blocks with a row for each.</summary>
+        /// <summary>Run the frozen graph on samples, in batches, and write the results to the rows of blocks.</summary>
         private void Compute(int[] order, int first, int count, IReadOnlyList<Block> to, RunStop stop)
         {
             for (int done = 0; done < count; done += AtOnce)
@@ -97,7 +98,7 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Room for a batch: features in the order of the boundary, then labels.</summary>
+    /// <summary>Memory for a batch: features in the order of the boundary, then labels.</summary>
     internal sealed class Batch : IDisposable
     {
         private readonly Feed[] feeds;

@@ -53,14 +53,14 @@ namespace Adabet.Device
             going.Wait(token);
         }
 
-        /// <summary>When no training uses it any more.</summary>
+        /// <summary>Call it when no training uses it any more.</summary>
         public void Dispose()
         {
             going.Dispose();
         }
     }
 
-    /// <summary>After a step.</summary>
+    /// <summary>Progress after a step.</summary>
     public struct StepReport
     {
         internal StepReport(long epoch, long epochs, long step, int stepsPerEpoch, float loss)
@@ -72,19 +72,19 @@ namespace Adabet.Device
             Loss = loss;
         }
 
-        /// <summary>From 1.</summary>
+        /// <summary>Counted from 1.</summary>
         public long Epoch { get; }
-        /// <summary>When it is done.</summary>
+        /// <summary>Total number of epochs.</summary>
         public long Epochs { get; }
-        /// <summary>From 1, over all epochs.</summary>
+        /// <summary>Counted from 1, over all epochs.</summary>
         public long Step { get; }
         /// <summary>Steps of one epoch.</summary>
         public int StepsPerEpoch { get; }
-        /// <summary>Of this batch.</summary>
+        /// <summary>Loss of this batch.</summary>
         public float Loss { get; }
     }
 
-    /// <summary>After an epoch.</summary>
+    /// <summary>Progress after an epoch.</summary>
     public sealed class EpochReport
     {
         internal EpochReport(long epoch, long step, double loss, Evaluation heldOut)
@@ -99,9 +99,9 @@ namespace Adabet.Device
         public long Epoch { get; }
         /// <summary>Steps so far.</summary>
         public long Step { get; }
-        /// <summary>Mean of the steps' losses, each as often as it had samples.</summary>
+        /// <summary>Mean loss, weighted by the samples of each step.</summary>
         public double Loss { get; }
-        /// <summary>Of what was held out, or null.</summary>
+        /// <summary>Evaluation of the held-out samples, or null.</summary>
         public Evaluation HeldOut { get; }
     }
 
@@ -116,7 +116,8 @@ namespace Adabet.Device
 
         /// <summary>Mean over the labels that count.</summary>
         public double Loss { get; }
-        /// <summary>Share of the labels that count that have the largest logit; null where the loss has no classes.</summary>
+        /// <summary>Share of correct predictions among the labels that count; null if the loss has no
+        /// classes.</summary>
         public double? Accuracy { get; }
     }
 }

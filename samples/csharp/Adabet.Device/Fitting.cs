@@ -5,9 +5,8 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>
-    /// Steps in the documented order, with two sets of values that alternate as input and output. Nothing
-    /// is allocated for a step but what the call of the runtime takes.
+    /// <summary> Steps in the documented order, with two sets of values that alternate as input and output. A step
+    /// allocates nothing except what the runtime's call needs.
     /// </summary>
     internal sealed class Fitting : IDisposable
     {
@@ -24,7 +23,7 @@ namespace Adabet.Device
         private readonly Feed logits;
         private readonly Block loss, number;
         private readonly OrtValue lossValue, rateValue, numberValue;
-        private int now; // which set holds the values
+        private int now; // the set that holds the current values
 
         public Fitting(Runtime runtime, Description about, Entry entry, byte[] state, Labelled samples, Place begin, FitOptions options, RunStop stop)
         {
@@ -42,8 +41,8 @@ namespace Adabet.Device
                 batch = bag.Add(new Batch(entry, data, features, begin.BatchSize));
                 for (int i = 0; i < 2; i++)
                 {
-                    byte[] set = Block.Room(entry.StateBytes, "what is trained");
-                    Buffer.BlockCopy(state, 0, set, 0, set.Length); // what lies between tensors, too
+                    byte[] set = Block.Room(entry.StateBytes, "the trained values");
+                    Buffer.BlockCopy(state, 0, set, 0, set.Length); // including the gaps between tensors
                     sets[i] = bag.Add(new StateTensors(entry, set, entry.Tensors.Count));
                 }
                 logits = bag.Add(new Feed(entry.Logits, batch.Size));
@@ -61,7 +60,7 @@ namespace Adabet.Device
             }
         }
 
-        /// <summary>Where training stands, after complete epochs.</summary>
+        /// <summary>The position in training, after complete epochs.</summary>
         public Place Place { get; private set; }
 
         public int StepsPerEpoch => (data.Count - 1) / Place.BatchSize + 1;
@@ -76,7 +75,8 @@ namespace Adabet.Device
         }
 
         /// <summary>The next epoch.</summary>
-        /// <param name="kept">is given the state after it, to be copied, and where it stands, before anything is told</param>
+        /// <param name="kept">called with the state after the epoch, to be copied, and its position, before progress is
+        /// reported</param>
         public EpochReport Epoch(Action<byte[], Place> kept)
         {
             long epoch = Place.Epoch + 1, step = Place.Step;
@@ -94,7 +94,7 @@ namespace Adabet.Device
             stop.Token.ThrowIfCancellationRequested();
             byte[] state = sets[now].Block.Bytes;
             State.CheckFinite(entry, state, entry.Tensors.Count, DeviceError.LossNotFinite,
-                $"The values are those of epoch {Place.Epoch} again. Take a smaller learning rate than {rate}.");
+                $"The values were reset to those of epoch {Place.Epoch}. Use a learning rate below {rate}.");
             Place = new Place(epoch, step, Place.Seed, Place.BatchSize);
             kept(state, Place);
             return new EpochReport(epoch, step, sum / data.Count, heldOut?.Run(sets[now].Values, stop));
@@ -109,8 +109,8 @@ namespace Adabet.Device
             now = 1 - now;
             float found = loss.Single(0);
             if (!float.IsNaN(found) && !float.IsInfinity(found)) return found;
-            throw new DeviceException(DeviceError.LossNotFinite, $"The loss of step {step} is {found}: the values are those of epoch "
-                + $"{Place.Epoch} again. Take a smaller learning rate than {rate}, or look at the samples.");
+            throw new DeviceException(DeviceError.LossNotFinite, $"The loss of step {step} is {found}: the values were reset to those of epoch "
+                + $"{Place.Epoch}. Use a learning rate below {rate}, or check the samples.");
         }
 
         public void Dispose()

@@ -20,7 +20,7 @@ namespace Adabet.Device
             this.options = options;
         }
 
-        /// <summary>Refuse a runtime that is too old.</summary>
+        /// <summary>Reject a runtime that is too old.</summary>
         public static void Check(Description about)
         {
             string found = OrtEnv.Instance().GetVersionString();
@@ -30,9 +30,9 @@ namespace Adabet.Device
         }
 
         /// <param name="file">the graph</param>
-        /// <param name="inputs">what can be fed; the graph may lack some</param>
-        /// <param name="outputs">what is wanted</param>
-        /// <param name="plain">on the CPU, whatever the program configured</param>
+        /// <param name="inputs">possible inputs; the graph may lack some</param>
+        /// <param name="outputs">requested outputs</param>
+        /// <param name="plain">run on the CPU, whatever the program configured</param>
         public Graph Open(string file, IReadOnlyList<Port> inputs, IReadOnlyList<Port> outputs, bool plain = false)
         {
             string path = files.CheckedPath(file);
@@ -58,13 +58,13 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>An open graph, its inputs and outputs checked against what device.json says of them.</summary>
+    /// <summary>An open graph, with inputs and outputs checked against device.json.</summary>
     internal sealed class Graph : IDisposable
     {
         private readonly InferenceSession session;
         private readonly string file;
         private readonly string[] inputNames, outputNames;
-        private readonly int[] places; // of the graph's inputs among those that can be fed
+        private readonly int[] places; // indices of the graph's inputs among the possible ones
 
         public Graph(InferenceSession session, string file, IReadOnlyList<Port> inputs, IReadOnlyList<Port> outputs)
         {
@@ -93,13 +93,13 @@ namespace Adabet.Device
         {
             for (int i = 0; i < inputs.Count; i++)
                 if (inputs[i].Name == name) return i;
-            throw Mismatch($"wants an input {Json.Shown(name)} of which device.json says nothing");
+            throw Mismatch($"has an input {Json.Shown(name)} that device.json does not list");
         }
 
         private void Compare(NodeMetadata found, Port expected, string side)
         {
             bool same = found.IsTensor && (expected.Dtype == null || found.ElementDataType == expected.Type.Element);
-            bool told = found.IsTensor && found.Dimensions.Length > 0; // outputs may be without a shape
+            bool told = found.IsTensor && found.Dimensions.Length > 0; // outputs may have no shape
             if (same && expected.Shape != null && (told || side == "input"))
             {
                 same = found.Dimensions.Length == expected.Shape.Count;
@@ -118,10 +118,10 @@ namespace Adabet.Device
                 $"{file} {why}: it does not belong to this device.json. Copy the package again.");
         }
 
-        /// <summary>Run it, and put the outputs where they are wanted.</summary>
-        /// <param name="inputs">parallel to those that it was opened with</param>
+        /// <summary>Run it, and write the outputs to the given tensors.</summary>
+        /// <param name="inputs">in the order in which it was opened</param>
         /// <param name="outputs">the same for outputs</param>
-        /// <param name="stop">ends a run that goes on</param>
+        /// <param name="stop">cancels a run</param>
         public void Run(OrtValue[] inputs, OrtValue[] outputs, RunStop stop)
         {
             Guarded(() =>
@@ -131,7 +131,7 @@ namespace Adabet.Device
             }, stop);
         }
 
-        /// <summary>Run it, where the shapes of outputs are not known before.</summary>
+        /// <summary>Run it if the shapes of outputs are not known beforehand.</summary>
         public IDisposableReadOnlyCollection<OrtValue> Run(OrtValue[] inputs, RunStop stop)
         {
             return Guarded(() => session.Run(stop.Options, inputNames, places.Select(place => inputs[place]).ToArray(), outputNames), stop);
@@ -156,7 +156,7 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Ends runs of graphs when a token says so.</summary>
+    /// <summary>Ends runs of graphs when a token is cancelled.</summary>
     internal sealed class RunStop : IDisposable
     {
         public readonly RunOptions Options = new RunOptions();

@@ -5,10 +5,9 @@ using System.Text;
 
 namespace Adabet.Device
 {
-    /// <summary>
-    /// Reads JSON (RFC 8259) from an untrusted source, and writes strings. Objects become dictionaries, arrays
-    /// lists, whole numbers long, others double. Refused besides what is not JSON: a key given twice, more than 32 values
-    /// inside each other, NUL in a string, numbers of more than 64 characters.
+    /// <summary> Reads JSON (RFC 8259) from an untrusted source, and writes strings. Objects become dictionaries,
+    /// arrays lists, whole numbers long, others double. Apart from invalid JSON, these are rejected: duplicate keys,
+    /// nesting deeper than 32, NUL in a string, and numbers of more than 64 characters.
     /// </summary>
     internal sealed class Json
     {
@@ -24,7 +23,7 @@ namespace Adabet.Device
             this.what = what;
         }
 
-        /// <summary>The value that a file consists of.</summary>
+        /// <summary>Parse the content of a file.</summary>
         public static object Parse(byte[] bytes, int begin, int count, string what)
         {
             if (count > MostBytes)
@@ -36,12 +35,12 @@ namespace Adabet.Device
             }
             catch (ArgumentException error)
             {
-                throw new DeviceException(DeviceError.WrongFile, $"{what} is not valid JSON: it is not UTF-8. Get it again.", error);
+                throw new DeviceException(DeviceError.WrongFile, $"{what} is not valid JSON: it is not UTF-8. Download it again.", error);
             }
             var reader = new Json(text, what);
             object value = reader.Value(1);
             reader.Blank();
-            if (reader.at < text.Length) throw reader.Wrong("something after the value");
+            if (reader.at < text.Length) throw reader.Wrong("unexpected text after the value");
             return value;
         }
 
@@ -58,7 +57,7 @@ namespace Adabet.Device
             return made.Append('"').ToString();
         }
 
-        /// <summary>A value in readable form in a message, not too long.</summary>
+        /// <summary>A short readable form of a value, for messages.</summary>
         public static string Shown(object value)
         {
             if (value == null) return "null";
@@ -70,7 +69,7 @@ namespace Adabet.Device
 
         private DeviceException Wrong(string why)
         {
-            return new DeviceException(DeviceError.WrongFile, $"{what} is not valid JSON: {why} at character {at}. Get it again.");
+            return new DeviceException(DeviceError.WrongFile, $"{what} is not valid JSON: {why} at character {at}. Download it again.");
         }
 
         private bool Next(char c)
@@ -151,8 +150,8 @@ namespace Adabet.Device
             var made = new StringBuilder();
             for (at++; !Next('"'); at++)
             {
-                if (at >= text.Length) throw Wrong("a string that does not end");
-                if (text[at] < ' ') throw Wrong("a character that a string cannot have");
+                if (at >= text.Length) throw Wrong("an unterminated string");
+                if (text[at] < ' ') throw Wrong("an invalid character in a string");
                 made.Append(text[at] == '\\' ? Escaped() : text[at]);
             }
             at++;
@@ -167,12 +166,12 @@ namespace Adabet.Device
             at++;
             int which = at < text.Length ? plain.IndexOf(text[at]) : -1;
             if (which >= 0) return meant[which];
-            if (!Next('u') || at + 4 >= text.Length) throw Wrong("an escape that a string cannot have");
+            if (!Next('u') || at + 4 >= text.Length) throw Wrong("an invalid escape in a string");
             int code = 0;
             for (int i = 0; i < 4; i++)
             {
                 int digit = "0123456789abcdef".IndexOf(char.ToLowerInvariant(text[++at]));
-                if (digit < 0) throw Wrong("an escape that a string cannot have");
+                if (digit < 0) throw Wrong("an invalid escape in a string");
                 code = 16 * code + digit;
             }
             return (char)code;
@@ -207,14 +206,14 @@ namespace Adabet.Device
             {
                 whole = false;
                 at++;
-                if (!Digits()) throw Wrong("a number that ends with its point");
+                if (!Digits()) throw Wrong("a number that ends with a decimal point");
             }
             if (Next('e') || Next('E'))
             {
                 whole = false;
                 at++;
                 if (Next('+') || Next('-')) at++;
-                if (!Digits()) throw Wrong("a number without its exponent");
+                if (!Digits()) throw Wrong("a number with an incomplete exponent");
             }
             if (at - begin > MostDigits) throw Wrong("a number with too many digits");
             return Converted(text.Substring(begin, at - begin), whole);

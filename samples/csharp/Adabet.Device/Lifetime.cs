@@ -5,7 +5,7 @@ using System.Threading.Tasks;
 
 namespace Adabet.Device
 {
-    /// <summary>Work on a thread of its own, whose exceptions become ours.</summary>
+    /// <summary>Runs work on a background thread; its exceptions become DeviceExceptions.</summary>
     internal static class Background
     {
         public static Task<T> Run<T>(string doing, CancellationToken token, Func<T> work)
@@ -26,7 +26,8 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Cancels what is going on when its owner is disposed of, and frees things when the last of it has ended.</summary>
+    /// <summary>Cancels running operations when their owner is disposed of, and frees resources when the last has
+    /// ended.</summary>
     internal sealed class Lifetime : IDisposable
     {
         private readonly object gate = new object();
@@ -35,14 +36,14 @@ namespace Adabet.Device
         private int running;
         private bool closed;
 
-        /// <summary>Free it in the end.</summary>
+        /// <summary>Register an object to be freed in the end.</summary>
         public T Add<T>(T thing) where T : IDisposable
         {
             lock (gate) things.Add(thing);
             return thing;
         }
 
-        /// <summary>It has been disposed of before.</summary>
+        /// <summary>Whether it has been disposed of.</summary>
         public void Remove(IDisposable thing)
         {
             lock (gate) things.Remove(thing);

@@ -6,8 +6,8 @@ using System.Text;
 
 namespace Adabet.Device
 {
-    /// <summary>The files of a package, none of which is used before its size and SHA-256 are as device.json says (of those that are written
-    /// anew, the size).</summary>
+    /// <summary>The files of a package. Before each use, size and SHA-256 are checked against device.json (for
+    /// rewritten files, only the size).</summary>
     internal sealed class PackageFiles
     {
         private readonly string folder;
@@ -19,7 +19,7 @@ namespace Adabet.Device
             this.about = about;
         }
 
-        /// <summary>Where a file is that was looked at just now, for the runtime to open.</summary>
+        /// <summary>The path of a file that has just been checked, for the runtime to open.</summary>
         public string CheckedPath(string name)
         {
             string path = Path.Combine(folder, name);
@@ -28,7 +28,7 @@ namespace Adabet.Device
             return path;
         }
 
-        /// <summary>The bytes of a file that is small enough to be held.</summary>
+        /// <summary>The bytes of a file that fits in memory.</summary>
         public byte[] Read(string name)
         {
             byte[] bytes = ReadAll(Path.Combine(folder, name), name, Record(name).Bytes);
@@ -63,7 +63,7 @@ namespace Adabet.Device
             return text.ToString();
         }
 
-        /// <summary>A file of at most so many bytes.</summary>
+        /// <summary>Read a file of at most so many bytes.</summary>
         public static byte[] ReadAll(string path, string name, long most)
         {
             using (var stream = Open(path, name))
@@ -95,7 +95,8 @@ namespace Adabet.Device
         }
     }
 
-    /// <summary>Writes files beside and renames them, so that there is the old one or the whole new one.</summary>
+    /// <summary>Writes temporary files and renames them, so that either the old file or the complete new one
+    /// exists.</summary>
     internal static class WholeFile
     {
         public static void Write(string path, Action<Stream> write)
@@ -112,7 +113,7 @@ namespace Adabet.Device
                     stream.Flush(true);
                     written = counted.Count;
                 }
-                if (new FileInfo(beside).Length != written) throw new IOException("not all of it could be written");
+                if (new FileInfo(beside).Length != written) throw new IOException("it could not be written completely");
                 if (File.Exists(path)) File.Replace(beside, path, null);
                 else File.Move(beside, path);
             }
@@ -121,7 +122,7 @@ namespace Adabet.Device
             {
                 Forget(beside);
                 throw new DeviceException(DeviceError.Storage,
-                    $"{path} cannot be written: {DeviceException.Sentence(error)} Make room, or take another place.", error);
+                    $"{path} cannot be written: {DeviceException.Sentence(error)} Free some space, or choose another path.", error);
             }
         }
 
@@ -134,11 +135,11 @@ namespace Adabet.Device
             catch (Exception error) when (error is IOException || error is UnauthorizedAccessException
                 || error is ArgumentException || error is NotSupportedException)
             {
-                // The error that is told is the one before.
+                // The error before this one is reported.
             }
         }
 
-        /// <summary>Counts what is written, as not every runtime tells of what a full disk did not take.</summary>
+        /// <summary>Counts the written bytes, since not every .NET runtime reports a full disk.</summary>
         private sealed class CountedStream : Stream
         {
             private readonly Stream inner;

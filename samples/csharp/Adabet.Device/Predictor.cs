@@ -16,19 +16,19 @@ namespace Adabet.Device
             Bytes = bytes;
         }
 
-        /// <summary>Of the output.</summary>
+        /// <summary>Name of the output.</summary>
         public string Name { get; }
-        /// <summary>Such as float32.</summary>
+        /// <summary>Data type, such as float32.</summary>
         public string Dtype { get; }
-        /// <summary>The number of samples first.</summary>
+        /// <summary>Shape; the number of samples comes first.</summary>
         public IReadOnlyList<long> Shape { get; }
         /// <summary>Its numbers, little-endian.</summary>
         public byte[] Bytes { get; }
 
-        /// <summary>Its numbers, where they are float32.</summary>
+        /// <summary>Its numbers, if they are float32.</summary>
         public float[] ToFloats()
         {
-            if (Dtype != "float32") throw new DeviceException(DeviceError.WrongShape, $"The output {Json.Shown(Name)} is {Dtype}, no float32.");
+            if (Dtype != "float32") throw new DeviceException(DeviceError.WrongShape, $"The output {Json.Shown(Name)} is {Dtype}, not float32.");
             var numbers = new float[Bytes.Length / 4];
             Buffer.BlockCopy(Bytes, 0, numbers, 0, Bytes.Length);
             return numbers;
@@ -53,7 +53,7 @@ namespace Adabet.Device
 
         public IReadOnlyList<Output> Run(byte[] state, DataSet data, int batchSize, RunStop stop)
         {
-            if (data.Count == 0) throw new DeviceException(DeviceError.TooFewSamples, "There is no sample to predict. Give at least one.");
+            if (data.Count == 0) throw new DeviceException(DeviceError.TooFewSamples, "There are no samples to predict. Give at least one.");
             int most = Math.Min(about.ForwardBatch ?? batchSize, data.Count);
             int[] order = DocumentedRandom.Counted(data.Count);
             var parts = about.Outputs.Select(_ => new List<Output>()).ToList();
@@ -77,18 +77,18 @@ namespace Adabet.Device
         {
             var info = value.GetTensorTypeAndShape();
             var type = DType.Of(info.ElementDataType)
-                ?? throw new DeviceException(DeviceError.Runtime, $"The output {Json.Shown(port.Name)} is of a type that is not known here.");
+                ?? throw new DeviceException(DeviceError.Runtime, $"The output {Json.Shown(port.Name)} has a type that is not supported.");
             return new Output(port.Name, type.Name, info.Shape, value.GetTensorMutableRawData().ToArray());
         }
 
-        /// <summary>Outputs of batches, one after the other.</summary>
+        /// <summary>Concatenate the outputs of batches.</summary>
         private static Output Joined(List<Output> parts)
         {
             Output first = parts[0];
             if (parts.Count == 1) return first;
             if (first.Shape.Count == 0 || parts.Any(part => !part.Shape.Skip(1).SequenceEqual(first.Shape.Skip(1))))
                 throw new DeviceException(DeviceError.WrongShape,
-                    $"The output {Json.Shown(first.Name)} has no axis of samples at the front: predict one batch at a time.");
+                    $"The output {Json.Shown(first.Name)} does not have the samples as its first axis: predict one batch at a time.");
             byte[] bytes = Block.Room(parts.Sum(part => (long)part.Bytes.Length), "predictions");
             int at = 0;
             foreach (var part in parts)

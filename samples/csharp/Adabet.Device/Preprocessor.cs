@@ -4,10 +4,10 @@ using System.Linq;
 
 namespace Adabet.Device
 {
-    /// <summary>From raw numbers to what the model takes.</summary>
+    /// <summary>Converts raw numbers to the form of the model's input.</summary>
     internal static class Preprocessor
     {
-        /// <summary>Each operation rounded to float32, as the package's maker does it.</summary>
+        /// <summary>Each operation is rounded to float32, as in adabet-onnx.</summary>
         public static float[] Fed(float[] raw, Port port, Preprocessing rule)
         {
             if (raw == null) throw new ArgumentNullException(nameof(raw));

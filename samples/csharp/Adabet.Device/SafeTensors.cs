@@ -13,7 +13,7 @@ namespace Adabet.Device
         public long Begin, End;
     }
 
-    /// <summary>A safetensors file of any writer: nothing in it is believed.</summary>
+    /// <summary>A safetensors file from an untrusted source: everything is checked.</summary>
     internal sealed class SafeTensors
     {
         public readonly byte[] Bytes;
@@ -21,14 +21,14 @@ namespace Adabet.Device
         public readonly Dictionary<string, string> Metadata = new Dictionary<string, string>(StringComparer.Ordinal);
         public readonly Dictionary<string, StoredTensor> Tensors = new Dictionary<string, StoredTensor>(StringComparer.Ordinal);
 
-        /// <param name="what">the file is, for messages</param>
+        /// <param name="what">name of the file for messages</param>
         public SafeTensors(byte[] bytes, string what)
         {
             Bytes = bytes;
             long header = bytes.Length >= 8 ? BitConverter.ToInt64(bytes, 0) : -1;
             if (header < 0 || header > bytes.Length - 8)
                 throw new DeviceException(DeviceError.WrongFile,
-                    $"{what} is not a whole safetensors file: it has {bytes.Length} bytes, and a header of {header}. Get it again.");
+                    $"{what} is not a complete safetensors file: it has {bytes.Length} bytes, and a header of {header}. Download it again.");
             DataBegin = 8 + (int)header;
             var root = new Checked(Json.Parse(bytes, 8, (int)header, what), what);
             foreach (string name in root.Keys)
@@ -60,7 +60,7 @@ namespace Adabet.Device
             };
         }
 
-        /// <summary>Tensors fill the data without gaps and without lying over each other.</summary>
+        /// <summary>Check that tensors fill the data without gaps and without overlapping.</summary>
         private void CheckPlaces(Checked root)
         {
             long end = 0;
@@ -73,7 +73,8 @@ namespace Adabet.Device
             if (end != DataBytes) throw root.Refuse($"has tensors that end at {end}, expected {DataBytes}, the end of the file");
         }
 
-        /// <summary>The header of a file with the first tensors of an entry, filled up so that data is aligned.</summary>
+        /// <summary>The header of a file with the first tensors of an entry, padded so that the data is
+        /// aligned.</summary>
         public static byte[] Header(IEnumerable<KeyValuePair<string, string>> metadata, IEnumerable<TensorRecord> tensors)
         {
             var pairs = metadata.Select(pair => $"{Json.Quoted(pair.Key)}:{Json.Quoted(pair.Value)}");

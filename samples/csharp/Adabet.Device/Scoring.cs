@@ -6,7 +6,7 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>How far scoring is: first forward passes, then layers.</summary>
+    /// <summary>Progress of scoring: first forward passes, then layers.</summary>
     public struct ScoreReport
     {
         internal ScoreReport(int done, int total)
@@ -15,13 +15,13 @@ namespace Adabet.Device
             Total = total;
         }
 
-        /// <summary>Of Total.</summary>
+        /// <summary>Completed, out of Total.</summary>
         public int Done { get; }
         /// <summary>Samples and layers.</summary>
         public int Total { get; }
     }
 
-    /// <summary>The score of a layer: how many loops samples form in it, for its size.</summary>
+    /// <summary>The score of a layer: the number of loops that samples form in it, relative to its size.</summary>
     public sealed class LayerScore
     {
         internal LayerScore(string name, double score)
@@ -30,9 +30,9 @@ namespace Adabet.Device
             Score = score;
         }
 
-        /// <summary>Of the layer.</summary>
+        /// <summary>Name of the layer.</summary>
         public string Name { get; }
-        /// <summary>The higher, the more it is worth to train it.</summary>
+        /// <summary>The higher the score, the more training it is worth.</summary>
         public double Score { get; }
     }
 
@@ -50,7 +50,7 @@ namespace Adabet.Device
         public Scoring(Runtime runtime, Description about, DataSet data)
         {
             plan = about.Scoring ?? throw new DeviceException(DeviceError.WrongOption,
-                "The package has nothing to score with. Make it with scoring.");
+                "The package has no graph for scoring. Create it with scoring.");
             this.runtime = runtime;
             this.about = about;
             this.data = data;
@@ -99,14 +99,14 @@ namespace Adabet.Device
         {
             long count = DType.Product(value.GetTensorTypeAndShape().Shape);
             if (count != layer.Numbers)
-                throw new DeviceException(DeviceError.WrongFile, $"{plan.File} gives {count} numbers of the layer {Json.Shown(layer.Name)}, "
+                throw new DeviceException(DeviceError.WrongFile, $"{plan.File} returns {count} numbers for the layer {Json.Shown(layer.Name)}, "
                     + $"expected {layer.Numbers}. Copy the package again.");
             var numbers = value.GetTensorDataAsSpan<float>();
             for (int i = 0; i < layer.Numbers; i++)
             {
                 if (float.IsNaN(numbers[i]) || float.IsInfinity(numbers[i]))
                     throw new DeviceException(DeviceError.NotFinite,
-                        $"Sample {sample} makes the layer {Json.Shown(layer.Name)} NaN or infinite. Look at it, or leave it out.");
+                        $"Sample {sample} makes the layer {Json.Shown(layer.Name)} NaN or infinite. Check the sample, or leave it out.");
                 to[sample * layer.Numbers + i] = numbers[i];
             }
         }
@@ -130,7 +130,7 @@ namespace Adabet.Device
             return found;
         }
 
-        /// <summary>Euclidean distances in double precision, rounded to float32.</summary>
+        /// <summary>Euclidean distances, computed in double precision and rounded to float32.</summary>
         private static float[] Distances(float[] numbers, int samples, int size)
         {
             var found = new float[samples * samples];

@@ -6,9 +6,9 @@ using System.Threading.Tasks;
 
 namespace Adabet.Device
 {
-    /// <summary>
-    /// An entry of a package with its values: those of the last complete epoch, whatever ended training. It may be used by
-    /// several threads: while it is being trained it predicts, evaluates and saves with the values of the last complete epoch.
+    /// <summary> An entry of a package with the values of the last complete epoch, however training ended. Several
+    /// threads may use it: during training, it predicts, evaluates and saves with the values of the last complete
+    /// epoch.
     /// </summary>
     public sealed class Training : IDisposable
     {
@@ -19,7 +19,7 @@ namespace Adabet.Device
         private readonly Description about;
         private readonly string package;
         private readonly Action<Training> disposed;
-        private byte[] state; // read and changed under the gate only
+        private byte[] state; // accessed only under the lock
         private Place place;
         private bool busy;
         private Predictor predictor;
@@ -45,8 +45,10 @@ namespace Adabet.Device
         /// <summary>Steps so far, of complete epochs.</summary>
         public long Step => Where().Step;
 
-        /// <summary>Train. Cancelled, or ended by an error, it leaves the values of the last complete epoch, and can be resumed.</summary>
-        /// <exception cref="DeviceException">data are not what the model takes, the loss is not finite, a file cannot be written, ...</exception>
+        /// <summary>Train. After a cancellation or an error, the values are those of the last complete epoch, and
+        /// training can be resumed.</summary>
+        /// <exception cref="DeviceException">the data does not match the model, the loss is not finite, a file cannot
+        /// be written, ...</exception>
         public Task<IReadOnlyList<EpochReport>> FitAsync(Labelled data, FitOptions options = null, CancellationToken token = default(CancellationToken))
         {
             if (data == null) throw new ArgumentNullException(nameof(data));
@@ -86,19 +88,19 @@ namespace Adabet.Device
             return Save("saving the delta", token, (values, _) => Carried.Write(path, about, package, Entry, values, null));
         }
 
-        /// <summary>Write all that an interrupted training resumes from.</summary>
+        /// <summary>Write everything needed to resume an interrupted training.</summary>
         public Task SaveProgressAsync(string path, CancellationToken token = default(CancellationToken))
         {
             return Save("saving progress", token, (values, at) => Carried.Write(path, about, package, Entry, values, at));
         }
 
-        /// <summary>Write the file that the personal model reads, Entry.Selected, anew.</summary>
+        /// <summary>Write the file that the personal model reads, Entry.Selected.</summary>
         public Task SaveSelectedAsync(string path, CancellationToken token = default(CancellationToken))
         {
             return Save("saving the trained tensors", token, (values, _) => WriteSelected(path, values));
         }
 
-        /// <summary>Write the personal model: an ordinary ONNX model, with the files beside it that it reads.</summary>
+        /// <summary>Write the personal model: an ordinary ONNX model and the files that it reads.</summary>
         public Task SaveModelAsync(string folder, CancellationToken token = default(CancellationToken))
         {
             if (folder == null) throw new ArgumentNullException(nameof(folder));
@@ -117,8 +119,9 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>Take the values of a delta of the same model and entry, or resume from progress of the same package.</summary>
-        /// <exception cref="DeviceException">it is of another one, damaged, or not there; then nothing changes</exception>
+        /// <summary>Load a delta of the same model and entry, or resume from progress of the same package.</summary>
+        /// <exception cref="DeviceException">it belongs to another one, is damaged, or does not exist; then nothing
+        /// changes</exception>
         public Task LoadAsync(string path, CancellationToken token = default(CancellationToken))
         {
             if (path == null) throw new ArgumentNullException(nameof(path));
@@ -131,13 +134,13 @@ namespace Adabet.Device
             return Replace(values, at ?? Start());
         }
 
-        /// <summary>Go back to the package's initial values.</summary>
+        /// <summary>Restore the package's initial values.</summary>
         public Task ResetAsync(CancellationToken token = default(CancellationToken))
         {
             return lifetime.Run("reading the initial values", token, inner => Alone(() => Replace(State.Initial(files, Entry), Start())));
         }
 
-        /// <summary>End what is going on, and free what it takes.</summary>
+        /// <summary>Cancel running operations, and free all resources.</summary>
         public void Dispose()
         {
             disposed(this);
@@ -154,7 +157,7 @@ namespace Adabet.Device
             lock (gate) return place;
         }
 
-        /// <summary>A copy of the values, and where they stand.</summary>
+        /// <summary>A copy of the values, and their position in training.</summary>
         private KeyValuePair<byte[], Place> Now()
         {
             lock (gate) return new KeyValuePair<byte[], Place>((byte[])state.Clone(), place);
@@ -170,7 +173,7 @@ namespace Adabet.Device
             return true;
         }
 
-        /// <summary>Keep a copy of the values after an epoch, without taking more memory.</summary>
+        /// <summary>Copy the values after an epoch without allocating memory.</summary>
         private void Keep(byte[] values, Place at)
         {
             lock (gate)
@@ -180,7 +183,7 @@ namespace Adabet.Device
             }
         }
 
-        /// <summary>Do something that changes the values, when nothing else does.</summary>
+        /// <summary>Run an action that changes the values, when no other does.</summary>
         private T Alone<T>(Func<T> work)
         {
             lock (gate)
@@ -259,7 +262,7 @@ namespace Adabet.Device
         private static void CheckSame(string path, Place found, Place expected)
         {
             if (found.Seed == expected.Seed && found.BatchSize == expected.BatchSize && found.Step == expected.Step) return;
-            throw new DeviceException(DeviceError.WrongModel, $"{path} is of another training: seed {found.Seed}, batch size {found.BatchSize}, "
+            throw new DeviceException(DeviceError.WrongModel, $"{path} belongs to another training run: seed {found.Seed}, batch size {found.BatchSize}, "
                 + $"{found.Step} steps after epoch {found.Epoch}; expected seed {expected.Seed}, batch size {expected.BatchSize}, "
                 + $"{expected.Step} steps. Delete it to start again.");
         }
@@ -288,7 +291,7 @@ namespace Adabet.Device
             catch (Exception error) when (error is IOException || error is UnauthorizedAccessException
                 || error is ArgumentException || error is NotSupportedException)
             {
-                throw new DeviceException(DeviceError.Storage, $"The folder {folder} cannot be made: {DeviceException.Sentence(error)}", error);
+                throw new DeviceException(DeviceError.Storage, $"The folder {folder} cannot be created: {DeviceException.Sentence(error)}", error);
             }
         }
 

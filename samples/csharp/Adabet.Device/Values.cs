@@ -4,32 +4,32 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace Adabet.Device
 {
-    /// <summary>What training changes: bytes of all tensors of an entry, at their offsets.</summary>
+    /// <summary>The values that training changes: bytes of all tensors of an entry at their offsets.</summary>
     internal static class State
     {
         /// <summary>Initial values: those of the file, and zeros for the optimizer.</summary>
         public static byte[] Initial(PackageFiles files, Entry entry)
         {
-            byte[] state = Block.Room(entry.StateBytes, "what is trained"), file = files.Read(entry.State);
+            byte[] state = Block.Room(entry.StateBytes, "the trained values"), file = files.Read(entry.State);
             Buffer.BlockCopy(file, 0, state, 0, file.Length);
             CheckFinite(entry, state, entry.KeptCount, DeviceError.NotFinite, "Copy the package again.");
             return state;
         }
 
-        /// <summary>See that the first tensors have no number that is NaN or infinite.</summary>
+        /// <summary>Check that the first tensors have no NaN or infinite numbers.</summary>
         public static void CheckFinite(Entry entry, byte[] state, int count, DeviceError error, string advice)
         {
             foreach (var tensor in entry.Tensors.Take(count))
                 for (int at = tensor.Offset; at < tensor.Offset + tensor.Bytes; at += 4)
                 {
-                    // Where all bits of the exponent are set, a float32 is NaN or infinite.
+                    // A float32 whose exponent bits are all set is NaN or infinite.
                     if ((state[at + 3] & 0x7f) != 0x7f || (state[at + 2] & 0x80) == 0) continue;
                     throw new DeviceException(error, $"{Json.Shown(tensor.Name)} has {BitConverter.ToSingle(state, at)} as number "
                         + $"{(at - tensor.Offset) / 4}. {advice}");
                 }
         }
 
-        /// <summary>What a tensor is as an input, or an output, of a graph.</summary>
+        /// <summary>A tensor as an input or output of a graph.</summary>
         public static Port Port(TensorRecord tensor, bool output)
         {
             return new Port { Name = output ? tensor.Output : tensor.Input, Dtype = "float32", Shape = tensor.Shape };
@@ -43,7 +43,7 @@ namespace Adabet.Device
         public readonly OrtValue[] Values;
 
         /// <param name="state">is not copied</param>
-        /// <param name="count">how many of the first tensors</param>
+        /// <param name="count">number of tensors, from the first</param>
         public StateTensors(Entry entry, byte[] state, int count)
         {
             Block = new Block(state);

@@ -12,17 +12,17 @@ namespace Adabet.Device.Program
     {
         private const string Usage = @"usage: adabet-device PACKAGE COMMAND [OPTIONS], with raw little-endian files as data
 
-  show                                                what the package is
-  score   --x FILE [--memory BYTES] [--batch N]       scores of layers, and the entry that they choose
+  show                                                describes the package
+  score   --x FILE [--memory BYTES] [--batch N]       scores the layers and chooses an entry
   fit     --x FILE --y FILE [--entry NAME] [--rate R] [--batch N] [--epochs N] [--seed N] [--progress FILE]
           [--held-x FILE --held-y FILE] [--delta FILE] [--selected FILE] [--model FOLDER] [--keep no] [--stop STEP]
-  predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or as the package is
+  predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or initial values
   save    --from FILE [--delta FILE] [--selected FILE] [--model FOLDER]
 
-With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes --x
-(and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit prints the
-loss of each step, and a line for each epoch; without --entry it takes the first entry; --keep no computes the frozen
-part again for each batch. Ctrl-C ends it.";
+With --raw yes, the numbers of --x and --held-x are preprocessed as the package defines. For a model with several inputs,
+give --x (and --held-x) once for each; for several outputs, --out. --threads N sets the threads of ONNX Runtime. fit
+prints the loss of each step, and a line for each epoch; without --entry, it trains the first entry; --keep no computes
+the frozen part again for each batch. Ctrl-C stops it.";
 
         private static readonly CultureInfo Invariant = CultureInfo.InvariantCulture;
         private static readonly CancellationTokenSource Ended = new CancellationTokenSource();
@@ -52,7 +52,7 @@ part again for each batch. Ctrl-C ends it.";
             }
             catch (OperationCanceledException)
             {
-                Console.Error.WriteLine("Cancelled: what complete epochs had learned is in the progress file, if one was given.");
+                Console.Error.WriteLine("Cancelled: the values of the last complete epoch are in the progress file, if one was given.");
                 return 63;
             }
         }
@@ -139,7 +139,7 @@ part again for each batch. Ctrl-C ends it.";
         {
             var paths = options.All("out");
             if (paths.Count == 0 || paths.Count > package.Description.Outputs.Count)
-                throw new UsageException("--out must be there once for each output, at most.");
+                throw new UsageException("--out can be given at most once per output.");
             using (var training = From(package, options))
             {
                 var samples = SamplesFrom(package, options, "x");
@@ -171,7 +171,7 @@ part again for each batch. Ctrl-C ends it.";
         {
             var paths = options.All(name);
             var inputs = package.Description.Inputs;
-            if (paths.Count != inputs.Count) throw new UsageException($"--{name} must be there once for each of the {inputs.Count} inputs.");
+            if (paths.Count != inputs.Count) throw new UsageException($"--{name} must be given once for each of the {inputs.Count} inputs.");
             var found = new Dictionary<string, Array>();
             for (int i = 0; i < paths.Count; i++)
                 found[inputs[i].Name] = options.Flag("raw", false) ? package.Preprocess(Floats(Read(paths[i])), i) : (Array)Read(paths[i]);
@@ -209,7 +209,7 @@ part again for each batch. Ctrl-C ends it.";
             }
         }
 
-        /// <summary>Told at once, by the thread that trains.</summary>
+        /// <summary>Reports synchronously, on the thread that trains.</summary>
         private sealed class Told<T> : IProgress<T>
         {
             private readonly Action<T> tell;

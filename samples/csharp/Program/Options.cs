@@ -5,7 +5,7 @@ using System.Linq;
 
 namespace Adabet.Device.Program
 {
-    /// <summary>What the command line says: pairs of --NAME VALUE.</summary>
+    /// <summary>The parsed command line: pairs of --NAME VALUE.</summary>
     internal sealed class Options
     {
         private static readonly string[] Known =
@@ -79,7 +79,7 @@ namespace Adabet.Device.Program
         }
     }
 
-    /// <summary>The command line cannot be meant.</summary>
+    /// <summary>The command line is invalid.</summary>
     internal sealed class UsageException : Exception
     {
         public UsageException(string message) : base(message) { }

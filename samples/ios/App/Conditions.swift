@@ -1,11 +1,11 @@
 import Foundation
 
-/// Says when it is no time for training, and when it is again.
+/// Reports when training should pause and when it can continue.
 final class Conditions {
     private let tell: @Sendable (String?) -> Void
     private var observers: [NSObjectProtocol] = []
 
-    /// - Parameter tell: called with why training should pause, or nil where nothing speaks against it.
+    /// - Parameter tell: called with the reason to pause training, or nil if there is none.
     init(_ tell: @escaping @Sendable (String?) -> Void) {
         self.tell = tell
         for name in [Notification.Name.NSProcessInfoPowerStateDidChange, ProcessInfo.thermalStateDidChangeNotification] {
@@ -23,7 +23,7 @@ final class Conditions {
         if info.isLowPowerModeEnabled {
             tell("Paused: Low Power Mode is on.")
         } else if info.thermalState == .serious || info.thermalState == .critical {
-            tell("Paused until the device is cooler.")
+            tell("Paused until the device cools down.")
         } else {
             tell(nil)
         }

@@ -34,7 +34,7 @@ struct ContentView: View {
                     Image(uiImage: photograph.picture).resizable().scaledToFill()
                         .frame(width: 56, height: 56).clipShape(RoundedRectangle(cornerRadius: 8))
                         .accessibilityHidden(true)
-                    Picker("What it shows", selection: $photograph.label) {
+                    Picker("Label", selection: $photograph.label) {
                         ForEach(session.classes.indices, id: \.self) { Text(session.classes[$0]).tag($0) }
                     }
                 }

@@ -4,7 +4,7 @@ import PhotosUI
 import SwiftUI
 import os
 
-/// A photograph, in the form of the model's input, and what its owner says that it shows.
+/// A photograph in the form of the model's input, and its label.
 struct Photograph: Identifiable {
     let id = UUID()
     let picture: UIImage
@@ -12,7 +12,7 @@ struct Photograph: Identifiable {
     var label = 0
 }
 
-/// What the screen shows, and what its buttons do. All work is the library's; this holds it together.
+/// The state of the screen and the actions of its buttons, which call the library.
 @MainActor
 final class Session: ObservableObject {
     @Published var photographs: [Photograph] = []
@@ -25,7 +25,7 @@ final class Session: ObservableObject {
     @Published private(set) var message: String?
     @Published private(set) var isBusy = false
 
-    /// Bytes that training may take: half of what the system says this app can still have.
+    /// Bytes available for training: half of the memory that the system still allows this app.
     private var memory: Int { max(Int(os_proc_available_memory()) / 2, 16 << 20) }
     private let gate = PauseGate()
     private var device: Device?
@@ -80,7 +80,7 @@ final class Session: ObservableObject {
             do {
                 try await self.fit(model, samples, file)
             } catch let error as DeviceError where [.wrongModel, .wrongHash].contains(error.code) && self.exists(file) {
-                // Progress of other photographs, or damaged: start again.
+                // The progress belongs to other photographs or is damaged: start again.
                 try FileManager.default.removeItem(at: file)
                 try await model.reset()
                 try await self.fit(model, samples, file)
@@ -106,7 +106,7 @@ final class Session: ObservableObject {
         Samples(photographs.flatMap(\.numbers), classes: photographs.map(\.label))
     }
 
-    /// The delta is what travels: it can be sent, averaged with those of others, and put into the model anywhere.
+    /// The delta can be sent, averaged with those of others, and applied to the model on any device.
     private func keep(_ model: Model) async throws {
         let file = try file("personal.safetensors")
         try await model.saveDelta(to: file)
@@ -122,7 +122,7 @@ final class Session: ObservableObject {
     private func show(_ done: Int, _ all: Int) { scored = (done, all) }
     private func show(_ progress: TrainingProgress) { self.progress = progress }
 
-    /// Low Power Mode and heat pause training; it goes on when they are over.
+    /// Training pauses in Low Power Mode and when the device is hot, and continues afterwards.
     private func follow(_ reason: String?) async {
         why = reason
         if reason == nil { await gate.resume() } else { await gate.pause() }
@@ -150,12 +150,12 @@ final class Session: ObservableObject {
     }
 }
 
-/// Four bytes a pixel, row by row, of a picture scaled to this size.
+/// Four bytes per pixel, row by row, of a picture scaled to this size.
 private func pixels(of picture: UIImage, width: Int, height: Int) -> [UInt8] {
     let format = UIGraphicsImageRendererFormat()
     format.scale = 1
     let size = CGSize(width: width, height: height)
-    let scaled = UIGraphicsImageRenderer(size: size, format: format).image { _ in  // keeps it upright, too
+    let scaled = UIGraphicsImageRenderer(size: size, format: format).image { _ in  // also rotates it upright
         picture.draw(in: CGRect(origin: .zero, size: size))
     }
     var bytes = [UInt8](repeating: 0, count: 4 * width * height)

@@ -1,54 +1,55 @@
 /**
- * First Betti numbers: how many loops points form at some scale, from the distances between them.
+ * First Betti numbers: the number of loops that points form at some scale, computed from their distances.
  *
- * The number is that of the dimension-1 bars with death > birth in the Vietoris-Rips persistence of the points, with
- * coefficients mod 2 and no threshold. It equals what the program ripser counts, to the integer: distances are rounded
- * to float32 and compared as such.
+ * It is the number of dimension-1 bars with death > birth in the Vietoris-Rips persistence of the points, with
+ * coefficients mod 2 and no threshold. It equals ripser's count exactly: distances are rounded to float32 and compared
+ * as such.
  *
  * For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
- * free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+ * free in a subset if the subset contains none of these points, so that it is not the only longest edge of any
+ * triangle. The Betti number is
  *
  *     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
  *
- * Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none. Why
- * this is right is written in adabet_onnx/scoring/betti.py.
+ * Another set of bits says with which points a pair forms such triangles; there are none if all lengths differ. See
+ * adabet_onnx/scoring/betti.py for why this is correct.
  */
 
-/** Where the pair of two different points stands among all pairs. */
+/** Index of the pair of two different points among all pairs. */
 function pair(a: number, b: number): number {
   return a < b ? (b * (b - 1)) / 2 + a : (a * (a - 1)) / 2 + b;
 }
 
-/** What is known of a group of points: lengths, and sets of 32 bits a word. */
+/** The data of a group of points: lengths, and bit sets of 32 bits per word. */
 interface Group {
   readonly points: number;
   readonly words: number;
-  /** In float32, whose bits, read as integers, are in the same order. */
+  /** As float32, whose bits compare as integers in the same order. */
   readonly lengths: Int32Array;
   /** For each pair, the points nearer to both. */
   readonly nearer: Uint32Array;
-  /** For each pair, the points whose farther end is as far as the other end. */
+  /** For each pair, the points whose larger distance to its ends equals its length. */
   readonly level: Uint32Array;
-  /** Whether there is such a point at all. */
+  /** Whether any pair has such a point. */
   readonly anyLevel: boolean;
 }
 
-/** What is wrong with an entry of a matrix, if anything. What stands before it has been looked at. */
+/** The error in an entry of a matrix, if any. Entries before it have been checked. */
 function fault(distance: ArrayLike<number>, lengths: Int32Array, points: number, i: number, j: number): string | null {
   const [there, back] = [i * points + j, j * points + i];
-  if (!(distance[there] >= 0)) return "a number is expected that is not negative";
-  if (i === j && distance[there] > 0) return "a point is expected at distance 0 from itself";
-  if (j < i && lengths[there] !== lengths[back]) return `back it is ${distance[back]}; the same is expected`;
+  if (!(distance[there] >= 0)) return "expected a number that is not negative";
+  if (i === j && distance[there] > 0) return "expected 0 from a point to itself";
+  if (j < i && lengths[there] !== lengths[back]) return `expected that of the other direction, ${distance[back]}`;
   return null;
 }
 
-/** The lengths, as a `Group` has them. Throws a RangeError where they are no distances. */
+/** The lengths in the form of a `Group`. Throws a RangeError if they are not distances. */
 function checked(distance: ArrayLike<number>, points: number): Int32Array {
   if (!Number.isInteger(points) || points < 0 || distance.length !== points * points) {
     const expected = `${points} points have ${points * points} distances, row after row`;
     throw new RangeError(`${expected}; ${distance.length} are given`);
   }
-  const rounded = new Float32Array(distance).map((length) => length + 0); // 0 for -0, which has other bits
+  const rounded = new Float32Array(distance).map((length) => length + 0); // turn -0, which has other bits, into 0
   const lengths = new Int32Array(rounded.buffer);
   for (let i = 0; i < points; i++) {
     for (let j = 0; j < points; j++) {
@@ -61,8 +62,8 @@ function checked(distance: ArrayLike<number>, points: number): Int32Array {
 }
 
 /**
- * For each point, its place among those kept, and these. Left out are points at distance 0 from an earlier one with the
- * same distances to all others. Such twins form no loops of their own: whatever one is joined to, so is the other.
+ * The index of each point among those kept, and the points kept. Points at distance 0 from an earlier one that has the
+ * same distances to all others are dropped: such duplicates add no loops, since they are connected to the same points.
  */
 function withoutTwins(lengths: Int32Array, points: number): { place: Uint32Array; kept: number[] } {
   const place = new Uint32Array(points);
@@ -75,7 +76,7 @@ function withoutTwins(lengths: Int32Array, points: number): { place: Uint32Array
   return { place, kept };
 }
 
-/** Fills the sets of the pair of i and j; says whether there is a level point. */
+/** Fills the sets of the pair (i, j); returns whether there is a level point. */
 function fillSets(group: Group, i: number, j: number): boolean {
   const { points, words, lengths, nearer, level } = group;
   const [fromI, fromJ] = [i * points, j * points];
@@ -87,7 +88,7 @@ function fillSets(group: Group, i: number, j: number): boolean {
     let below = 0;
     let upTo = 0;
     for (let k = 0; k < count; k++) {
-      const a = lengths[fromI + start + k] - length; // negative where it is less; branches would be guessed wrong
+      const a = lengths[fromI + start + k] - length; // negative if smaller; a branch would be mispredicted
       const b = lengths[fromJ + start + k] - length;
       below |= ((a & b) >>> 31) << k;
       upTo |= (((a - 1) & (b - 1)) >>> 31) << k;
@@ -117,7 +118,7 @@ function grouped(all: Int32Array, given: number, kept: readonly number[]): Group
   return group;
 }
 
-/** Sums of pairs mod 2 in echelon form: each is a list of pairs in descending order, found by its first. */
+/** Sums of pairs mod 2 in echelon form: each is a list of pairs in descending order, indexed by its first pair. */
 class Basis {
   private readonly sums = new Map<number, readonly number[]>();
 
@@ -125,7 +126,7 @@ class Basis {
     return this.sums.has(pairAt);
   }
 
-  /** Adds a sum; says whether it is not one of what is there. */
+  /** Adds a sum; returns whether it is independent of those already present. */
   add(sum: readonly number[]): boolean {
     while (sum.length > 0) {
       const there = this.sums.get(sum[0]);
@@ -176,7 +177,7 @@ class Subset {
 
   number(): number {
     if (this.size === 0) return 0;
-    const most = this.free.length / 2 - (this.size - 1); // free pairs join all points
+    const most = this.free.length / 2 - (this.size - 1); // the free pairs connect all points
     return most - this.rank(most);
   }
 
@@ -192,8 +193,8 @@ class Subset {
   }
 
   /**
-   * The rank of the triangles with two or three equal longest edges. It cannot exceed `most`, and where one triangle of
-   * each edge reaches that, as is usual, there is nothing to reduce.
+   * The rank of the triangles with two or three equal longest edges. It cannot exceed `most`; usually one triangle per
+   * edge reaches that, and nothing needs to be reduced.
    */
   private rank(most: number): number {
     const basis = new Basis();
@@ -206,7 +207,7 @@ class Subset {
     return rank;
   }
 
-  /** Adds the triangles of a free pair, the first that starts a sum of the basis or all; returns the rank they add. */
+  /** Adds triangles of a free pair, up to the first that starts a sum of the basis or all; returns the added rank. */
   private addTriangles(basis: Basis, low: number, high: number, all: boolean, most: number): number {
     const { level, words } = this.group;
     const at = pair(low, high);
@@ -239,7 +240,7 @@ class Subset {
 }
 
 /**
- * The loops of a group of points, which can be counted for many of its subsets.
+ * Counts the loops of a group of points and of its subsets.
  *
  *     const square = [0, 1, 2, 1, 1, 0, 1, 2, 2, 1, 0, 1, 1, 2, 1, 0];
  *     new Loops(square, 4).count([[0, 1, 2, 3], [0, 1, 2, 2]]); // [1, 0]
@@ -250,10 +251,10 @@ export class Loops {
   private readonly group: Group;
 
   /**
-   * @param distance The distances, points x points, row after row: symmetric, with 0 on the diagonal. One may be
-   *     infinite: it is longer than all others.
-   * @param points How many points there are.
-   * @throws RangeError They are not as many, or not distances.
+   * @param distance The distances, points x points, row after row: symmetric, with 0 on the diagonal. Distances may be
+   *   infinite.
+   * @param points Number of points.
+   * @throws RangeError The number of distances is wrong, or they are not distances.
    */
   constructor(distance: ArrayLike<number>, points: number) {
     this.points = points;
@@ -264,10 +265,10 @@ export class Loops {
   }
 
   /**
-   * The number of each subset.
+   * The Betti number of each subset.
    *
-   * @param subsets Indices of points; one that is given twice is one point.
-   * @throws RangeError An index is none of a point.
+   * @param subsets Indices of points; a repeated point counts once.
+   * @throws RangeError An index is out of range.
    */
   count(subsets: readonly ArrayLike<number>[]): number[] {
     return subsets.map((subset) => new Subset(this.group, Array.from(subset, (point) => this.placeOf(point))).number());
@@ -281,12 +282,12 @@ export class Loops {
   }
 }
 
-/** The number of all points of a matrix. See `Loops` for what it takes and throws. */
+/** The Betti number of all points of a matrix. See `Loops` for parameters and errors. */
 export function firstBettiNumber(distance: ArrayLike<number>, points: number): number {
   return new Loops(distance, points).count([Uint32Array.from({ length: points }, (_, k) => k)])[0];
 }
 
-/** The number of each subset of the points of a matrix. See `Loops` for what it takes and throws. */
+/** The Betti number of each subset of the points of a matrix. See `Loops` for parameters and errors. */
 export function bettiNumbers(
   distance: ArrayLike<number>,
   points: number,

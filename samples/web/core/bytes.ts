@@ -1,4 +1,4 @@
-/** The same bytes as a plain array: node's Buffer is a Uint8Array whose `slice` does not copy. */
+/** The same bytes as a plain Uint8Array: node's Buffer is a subclass whose `slice` does not copy. */
 export function plain(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

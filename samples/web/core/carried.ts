@@ -7,7 +7,7 @@ import { checkFinite } from "./values.js";
 
 type Metadata = { readonly [key: string]: string };
 
-/** Where in training a file of progress stands. */
+/** The position in training that a progress file holds. */
 export interface Place {
   readonly epoch: number;
   readonly step: number;
@@ -15,12 +15,12 @@ export interface Place {
   readonly batchSize: number;
 }
 
-/** A delta: trained values as a file. */
+/** Write a delta: the trained values as a file. */
 export function deltaFile(description: Description, entry: Entry, tensors: readonly StoredTensor[]): Uint8Array {
   return carried("adabet-onnx/delta", description, entry, tensors, {});
 }
 
-/** A file of progress: all values, and where training stands. */
+/** Write a progress file: all values, and the position in training. */
 export function progressFile(
   description: Description,
   sha256OfPackage: string,
@@ -49,7 +49,7 @@ function carried(
   return written(tensors, { format, version: "1", model_sha256, entry: entry.name, sha256: sum, ...more });
 }
 
-/** The tensors of a delta, checked against the entry they are for. */
+/** The tensors of a delta, checked against its entry. */
 export async function readDelta(
   bytes: Uint8Array,
   description: Description,
@@ -59,7 +59,7 @@ export async function readDelta(
   return (await read(bytes, "adabet-onnx/delta", "The delta", description, entry, records)).tensors;
 }
 
-/** The tensors of a file of progress, checked against package and entry, and where training stands. */
+/** The tensors of a progress file, checked against package and entry, and the position in training. */
 export async function readProgress(
   bytes: Uint8Array,
   description: Description,
@@ -71,7 +71,7 @@ export async function readProgress(
   if (metadata["package"] !== sha256OfPackage) {
     throw new DeviceError(
       "wrong-model",
-      `${what} is of another package (device.json ${metadata["package"]}, here ${sha256OfPackage}). ` +
+      `${what} belongs to another package (device.json ${metadata["package"]}, here ${sha256OfPackage}). ` +
         "Start again, or open that package.",
     );
   }
@@ -81,7 +81,7 @@ export async function readProgress(
     if (number >= least) return number;
     throw new DeviceError(
       "wrong-file",
-      `${what} has ${JSON.stringify(text)} as ${key}, expected a whole number from ${least} on. Start again.`,
+      `${what} has ${JSON.stringify(text)} as ${key}, expected a whole number of at least ${least}. Start again.`,
     );
   };
   const place = {
@@ -108,13 +108,13 @@ async function read(
   if (metadata["model_sha256"] !== description.model_sha256) {
     throw new DeviceError(
       "wrong-model",
-      `${what} is of another model (SHA-256 ${metadata["model_sha256"]}, here ${description.model_sha256}).`,
+      `${what} belongs to another model (SHA-256 ${metadata["model_sha256"]}, here ${description.model_sha256}).`,
     );
   }
   if (metadata["entry"] !== entry.name) {
     throw new DeviceError(
       "wrong-model",
-      `${what} is of entry ${JSON.stringify(metadata["entry"])}, expected ${JSON.stringify(entry.name)}: ` +
+      `${what} is for entry ${JSON.stringify(metadata["entry"])}, expected ${JSON.stringify(entry.name)}: ` +
         "train that one.",
     );
   }
@@ -122,7 +122,7 @@ async function read(
   if (sum !== metadata["sha256"]) {
     throw new DeviceError(
       "wrong-hash",
-      `${what} has numbers of SHA-256 ${sum}, expected ${metadata["sha256"]}: it is damaged. Fetch it again.`,
+      `${what} has data with the SHA-256 ${sum}, expected ${metadata["sha256"]}: it is damaged. Download it again.`,
     );
   }
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
@@ -142,7 +142,7 @@ async function read(
         `${what} has ${JSON.stringify(name)} of shape [${tensor.shape.join(", ")}], expected [${shape.join(", ")}].`,
       );
     }
-    checkFinite(tensor.data, name, "not-finite", "It is damaged: make it again.");
+    checkFinite(tensor.data, name, "not-finite", "It is damaged: create it again.");
   }
   return { metadata, tensors };
 }

@@ -1,6 +1,6 @@
 import { DeviceError } from "./errors.js";
 
-/** A value of a JSON file together with where it stands, so that a message can say so. */
+/** A value of a JSON file with its path, which messages give. */
 export class Checked {
   constructor(
     readonly value: unknown,
@@ -13,7 +13,7 @@ export class Checked {
     return this.refuse(`should be ${expected}, found ${shown}`);
   }
 
-  /** Throw an error that says where and what. */
+  /** Throw an error with the path and the problem. */
   refuse(why: string): never {
     const where = this.where === "" ? "it" : this.where;
     throw new DeviceError("wrong-file", `device.json: ${where} ${why}. Fetch the package again, or make it again.`);
@@ -36,7 +36,7 @@ export class Checked {
     return new Checked(found, this.where === "" ? name : `${this.where}.${name}`);
   }
 
-  /** A key that may be left out. */
+  /** An optional key. */
   optional<T>(name: string, read: (value: Checked) => T): T | undefined {
     const found = this.key(name);
     return found.value === undefined ? undefined : read(found);
@@ -63,7 +63,7 @@ export class Checked {
     );
   }
 
-  /** A string of a form. */
+  /** A string that matches a pattern. */
   matching(form: RegExp, expected: string): string {
     return typeof this.value === "string" && form.test(this.value) ? this.value : this.fail(expected);
   }
@@ -76,10 +76,10 @@ export class Checked {
     return typeof this.value === "number" && Number.isFinite(this.value) ? this.value : this.fail("a number");
   }
 
-  /** A whole number from `least` on. */
+  /** A whole number of at least `least`. */
   count(least = 0): number {
     const whole = Number.isSafeInteger(this.value) && (this.value as number) >= least;
-    return whole ? (this.value as number) : this.fail(`a whole number from ${least} on`);
+    return whole ? (this.value as number) : this.fail(`a whole number of at least ${least}`);
   }
 
   integer(): number {
@@ -90,17 +90,17 @@ export class Checked {
     return this.matching(/^[0-9a-f]{64}$/, "a SHA-256 of 64 hexadecimal digits");
   }
 
-  /** A name without folders, which cannot lead out of the package. */
+  /** A file name without folders, so that it cannot point outside the package. */
   fileName(): string {
     return this.matching(/^(?!\.\.?$)[^/\\\u0000-\u001f:]+$/, "the name of a file in the package, without folders");
   }
 
-  /** A number as it is, anything else read by `read`. */
+  /** A number unchanged; anything else is read by `read`. */
   numberOr<T>(read: (value: Checked) => T): number | T {
     return typeof this.value === "number" ? this.count() : read(this);
   }
 
-  /** See that no two have one name. */
+  /** Check that names are unique. */
   unique(what: string, named: readonly { readonly name: string }[]): void {
     const seen = new Set<string>();
     for (const { name } of named) {

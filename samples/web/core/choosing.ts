@@ -2,7 +2,7 @@ import type { Description, Entry } from "./description.js";
 import { DeviceError } from "./errors.js";
 import type { Candidate, Choice, ChooseOptions, Scores } from "./types.js";
 
-/** Bytes that training an entry takes at a batch size. */
+/** Bytes that training an entry needs at a batch size. */
 export function neededBytes(entry: Entry, batchSize: number): number {
   const pair = entry.memory.find(([batch]) => batch >= batchSize);
   if (pair !== undefined) return pair[1];
@@ -11,14 +11,14 @@ export function neededBytes(entry: Entry, batchSize: number): number {
 }
 
 /**
- * The entry that is worth most of those that fit.
+ * Choose the entry with the highest score among those that fit.
  *
- * @throws DeviceError out-of-memory where none fits; its message says what the smallest needs
+ * @throws DeviceError out-of-memory if none fits; its message states the memory of the smallest
  */
 export function chosen(description: Description, scores: Scores, options: ChooseOptions = {}): Choice {
   const { memory = Number.POSITIVE_INFINITY, batchSize = description.training.batch_size } = options;
   if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
-    throw new DeviceError("wrong-option", `batchSize is ${batchSize}; give a whole number from 1 on.`);
+    throw new DeviceError("wrong-option", `batchSize is ${batchSize}; give a whole number of at least 1.`);
   }
   if (!(memory >= 0)) throw new DeviceError("wrong-option", `memory is ${memory}; give a number of bytes.`);
   const byLayer = new Map(scores.layers.map(({ name, score }) => [name, score]));
@@ -32,8 +32,8 @@ export function chosen(description: Description, scores: Scores, options: Choose
     const least = Math.min(...candidates.map(({ bytes }) => bytes));
     throw new DeviceError(
       "out-of-memory",
-      `No entry fits into ${memory} bytes at a batch size of ${batchSize}: the smallest needs ${least}. ` +
-        "Allow more memory, or take a smaller batchSize.",
+      `No entry fits in ${memory} bytes at a batch size of ${batchSize}: the smallest needs ${least}. ` +
+        "Allow more memory, or use a smaller batchSize.",
     );
   }
   const better = (a: Candidate, b: Candidate) => b.worth > a.worth || (b.worth === a.worth && b.bytes < a.bytes);

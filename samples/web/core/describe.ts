@@ -4,11 +4,11 @@ import { DeviceError } from "./errors.js";
 import { DTYPES, MOST_NUMBERS, kindOf, product } from "./numbers.js";
 import { decoded } from "./bytes.js";
 
-/** Reads the name of a file that the package lists. */
+/** Reads the name of a file that the package must list. */
 type FileName = (value: Checked) => string;
 
 /**
- * device.json, checked: every value that is used is of the kind and in the range that the format says.
+ * Read device.json and check that every value that is used has the type and range of the format.
  *
  * @throws DeviceError wrong-file
  */
@@ -19,13 +19,13 @@ export function describe(bytes: Uint8Array): D.Description {
   } catch (error) {
     throw new DeviceError(
       "wrong-file",
-      "device.json is not JSON: it is damaged, or no device package. Fetch it again.",
+      "device.json is not JSON: it is damaged or does not belong to a device package. Fetch it again.",
       error,
     );
   }
   const root = new Checked(json, "");
   const format = root.key("format").oneOf("adabet-onnx/device");
-  if (root.key("version").count() !== 1) root.key("version").fail("1 (another one needs another reader)");
+  if (root.key("version").count() !== 1) root.key("version").fail("1 (the only version that this program reads)");
   const files = root.key("files").list(fileRecord, 1);
   root.key("files").unique("the file", files);
   const file: FileName = (value) => {
@@ -72,7 +72,7 @@ function fileRecord(value: Checked): D.FileRecord {
   };
 }
 
-/** A shape, "N" only at the front, of at most as many numbers as an array can hold. */
+/** A shape with "N" only at the front, and no more numbers than an array can hold. */
 function shape(value: Checked): D.Shape {
   const extents: (number | "N")[] = [];
   value.list((item) => extents.push(extents.length === 0 && item.is("N") ? "N" : item.count(1)));
@@ -89,7 +89,7 @@ function batchShape(value: Checked): D.Shape {
   return extents[0] === "N" ? extents : value.fail('a shape that begins with "N"');
 }
 
-/** What has a row for each sample, of numbers whose type is known here. */
+/** A port: one row for each sample, with a supported type of numbers. */
 function batchPort(value: Checked): D.Port {
   return {
     name: value.key("name").text(),
@@ -218,7 +218,7 @@ function boundary(value: Checked, inputs: readonly D.Port[], frozen: string | nu
   if (input === null && frozen === null) value.key("input").fail("an input of the model, as there is no frozen graph");
   const same = inputs.find((given) => given.name === input);
   if (same !== undefined && (same.dtype !== port.dtype || String(same.shape) !== String(port.shape))) {
-    value.key("shape").fail(`that of the input ${JSON.stringify(input)}`);
+    value.key("shape").fail(`the shape of the input ${JSON.stringify(input)}`);
   }
   return { ...port, bytes, input };
 }
@@ -246,7 +246,7 @@ function tensor(value: Checked): D.TensorRecord {
   };
 }
 
-/** See that tensors follow one another: within the files those of the personal model, after them the optimizer's. */
+/** Check the order of tensors: first those in the personal model's file, then the optimizer's. */
 function layout(where: Checked, tensors: readonly D.TensorRecord[], selectedBytes: number): void {
   const kinds = ["parameter", "statistic", "optimizer"];
   let [end, kind] = [0, 0];
@@ -255,7 +255,7 @@ function layout(where: Checked, tensors: readonly D.TensorRecord[], selectedByte
     if (kinds.indexOf(found) < kind)
       where.refuse(`should have parameters, statistics and the optimizer's tensors in this order, found ${shown}`);
     if (offset < end)
-      where.refuse(`should have tensors one after the other, found ${shown} at ${offset}, before ${end}`);
+      where.refuse(`should have tensors that do not overlap, found ${shown} at ${offset}, before ${end}`);
     [end, kind] = [offset + bytes, kinds.indexOf(found)];
     if (found !== "optimizer" && end > selectedBytes)
       where.refuse(`has ${shown} up to ${end}, after the ${selectedBytes} bytes of the file`);

@@ -13,7 +13,7 @@ export interface Port {
   readonly shape: Shape;
 }
 
-/** An output of the prediction graphs; its shape is informational ("3*N" too): what comes out has its own. */
+/** An output of the prediction graphs; its shape ("3*N" too) is informational: results have their own. */
 export interface OutputPort {
   readonly name: string;
   readonly dtype: string;
@@ -63,7 +63,7 @@ export interface Scoring {
 export interface Boundary extends Port {
   /** Of one sample. */
   readonly bytes: number;
-  /** The model's input that it is, or null for what the frozen graph computes. */
+  /** The model's input it equals, or null if the frozen graph computes it. */
   readonly input: string | null;
 }
 
@@ -107,7 +107,7 @@ export interface Entry {
   readonly multiply_adds: { readonly frozen: number; readonly step: number };
 }
 
-/** device.json, checked. Keys are those of the format (docs/device-package.md). */
+/** The checked content of device.json. Keys are those of the format (docs/device-package.md). */
 export interface Description {
   readonly format: "adabet-onnx/device";
   readonly version: 1;

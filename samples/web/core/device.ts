@@ -21,11 +21,11 @@ import type {
 } from "./types.js";
 
 /**
- * Open a package: read and check device.json. Other files are read when they are used, their size and SHA-256 checked.
+ * Open a package: read and check device.json. Other files are read on use, and their size and SHA-256 checked.
  *
  * @param ort the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native
- * @param source where the files are
- * @throws DeviceError wrong-file: it is not a package that can be used here
+ * @param source access to the files
+ * @throws DeviceError wrong-file: it is not a package, or not one that this program supports
  */
 export async function open(ort: Ort, source: Source, options: OpenOptions = {}): Promise<Device> {
   return guarded("opening the package", async () => {

@@ -58,10 +58,10 @@ const MEMORY = new RegExp(
 const STORAGE = /ENOSPC|EDQUOT|QuotaExceeded|no space left/i;
 
 /**
- * Any error as one of ours: what the runtime, a reader or a callback threw, told by its text.
+ * Convert any error of the runtime, a reader or a callback to a DeviceError; its code is derived from its text.
  *
- * @param error what was thrown; one of ours is returned as it is
- * @param doing what was being done, such as "running step.onnx"
+ * @param error the error; a DeviceError is returned unchanged
+ * @param doing the operation that failed, such as "running step.onnx"
  */
 export function wrapped(error: unknown, doing: string): DeviceError {
   if (error instanceof DeviceError) return error;
@@ -77,13 +77,13 @@ export function wrapped(error: unknown, doing: string): DeviceError {
     );
   }
   if (MEMORY.test(all)) {
-    const advice = "Take a smaller batchSize, keepFeatures: false, or an entry that needs less.";
+    const advice = "Use a smaller batchSize, keepFeatures: false, or an entry that needs less memory.";
     return new DeviceError("out-of-memory", `Out of memory while ${doing}: ${text}. ${advice}`, error);
   }
   return new DeviceError("runtime", `Failed while ${doing}: ${text}.`, error);
 }
 
-/** Do something; whatever it throws becomes one of our errors. */
+/** Run an action; any error becomes a DeviceError. */
 export async function guarded<T>(doing: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -92,12 +92,12 @@ export async function guarded<T>(doing: string, work: () => Promise<T>): Promise
   }
 }
 
-/** Throw `cancelled` where the signal says so. */
+/** Throw `cancelled` if the signal is aborted. */
 export function checkSignal(signal: Signal | undefined, doing: string): void {
   if (signal?.aborted) throw new DeviceError("cancelled", `Cancelled while ${doing}.`);
 }
 
-/** The part of AbortSignal that is used: every platform's fits. */
+/** The part of AbortSignal that is used; every platform has it. */
 export interface Signal {
   readonly aborted: boolean;
 }

@@ -14,7 +14,7 @@ interface Sums {
   counted: number;
 }
 
-/** Loss and accuracy of samples. */
+/** Evaluates samples: loss and accuracy. */
 export async function evaluated(
   runner: Runner,
   { labels: port }: Description,
@@ -45,7 +45,7 @@ export async function evaluated(
     for (const tensor of Object.values(feeds)) tensor.dispose();
   }
   if (sums.counted === 0)
-    throw new DeviceError("too-few-samples", "There is no label that counts to evaluate with. Give some.");
+    throw new DeviceError("too-few-samples", "All labels are ignored, so there is nothing to evaluate. Give others.");
   const accuracy = entry.class_axis === null || port.dtype !== "int64" ? null : sums.right / sums.counted;
   return { loss: sums.loss / sums.counted, accuracy, samples: features.count };
 }

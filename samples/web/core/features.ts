@@ -8,13 +8,13 @@ import type { Inputs } from "./rows.js";
 import type { Runner } from "./runner.js";
 import type { Numbers } from "./types.js";
 
-/** What training steps start from: computed once for each sample and kept, or again for each batch. */
+/** The inputs of training steps: computed once for each sample and stored, or again for each batch. */
 export class Features {
   readonly count: number;
   private readonly computed: readonly Boundary[];
   private kept: ReadonlyMap<string, Column> | null = null;
 
-  /** @param atOnce how many samples the frozen graph is given at most */
+  /** @param atOnce maximum number of samples per run of the frozen graph */
   constructor(
     private readonly runner: Runner,
     private readonly entry: Entry,
@@ -25,7 +25,7 @@ export class Features {
     this.computed = entry.boundary.filter(({ input }) => input === null);
   }
 
-  /** Compute the features of all samples and keep them. */
+  /** Compute and store the features of all samples. */
   async keep(signal?: Signal): Promise<void> {
     this.kept = await this.compute(
       Uint32Array.from({ length: this.count }, (_, i) => i),
@@ -47,7 +47,7 @@ export class Features {
     return found;
   }
 
-  /** Run the frozen graph on samples, some at a time. */
+  /** Run the frozen graph on samples, in batches. */
   private async compute(rows: Uint32Array, signal?: Signal): Promise<ReadonlyMap<string, Column>> {
     const arrays = new Map<string, Numbers>();
     for (let begin = 0; begin < rows.length && this.computed.length > 0; begin += this.atOnce) {
@@ -81,7 +81,7 @@ export class Features {
     const [found, asked] = [`${type} [${dims.join(", ")}]`, `${dtype} [${expected.join(", ")}]`];
     throw new DeviceError(
       "wrong-file",
-      `${this.entry.frozen} gives ${JSON.stringify(name)} as ${found}, expected ${asked}. Fetch the package again.`,
+      `${this.entry.frozen} returns ${JSON.stringify(name)} as ${found}, expected ${asked}. Fetch the package again.`,
     );
   }
 
@@ -92,7 +92,7 @@ export class Features {
       const bytes = count * size * data.BYTES_PER_ELEMENT;
       throw new DeviceError(
         "out-of-memory",
-        `Not enough memory to keep ${bytes} bytes of ${count} samples. Train with keepFeatures: false.`,
+        `Not enough memory to store ${bytes} bytes for ${count} samples. Train with keepFeatures: false.`,
         error,
       );
     }

@@ -4,7 +4,7 @@ import { DeviceError, wrapped } from "./errors.js";
 import { sha256 } from "./sha256.js";
 import type { Source } from "./types.js";
 
-/** A file of a source, whatever is in it. */
+/** Read a file from a source, without checking its content. */
 export async function readFrom(source: Source, name: string): Promise<Uint8Array> {
   try {
     const bytes: unknown = await source.read(name);
@@ -19,13 +19,13 @@ export async function readFrom(source: Source, name: string): Promise<Uint8Array
       error,
     );
   }
-  throw new DeviceError("wrong-file", `${name} of the package: the source gave something that is no Uint8Array.`);
+  throw new DeviceError("wrong-file", `${name} of the package: the source did not return a Uint8Array.`);
 }
 
 /**
- * A file of the package, its size and SHA-256 checked.
+ * Read a file of the package and check its size and SHA-256.
  *
- * @throws DeviceError wrong-file: missing or of another size; wrong-hash: other bytes than were packed
+ * @throws DeviceError wrong-file: it is missing or has another size; wrong-hash: its content has changed
  */
 export async function readChecked(source: Source, description: Description, name: string): Promise<Uint8Array> {
   const record = description.files.find((file) => file.name === name);

@@ -2,7 +2,7 @@ import type { Numbers } from "./types.js";
 
 interface Kind {
   readonly bytes: number;
-  /** Whether an array is one for this dtype. */
+  /** Whether an array has the type for this dtype. */
   takes(data: Numbers): boolean;
 }
 
@@ -31,18 +31,18 @@ const KINDS: { readonly [dtype: string]: Kind } = {
   bool: kind(Uint8Array),
 };
 
-/** The dtypes that tensors can have here. */
+/** The supported dtypes of tensors. */
 export const DTYPES: readonly string[] = Object.keys(KINDS);
 
-/** More numbers than this in one tensor are no model's for a device, and more than an array can hold. */
+/** Limit of the numbers in one tensor: far more than a model for a device has, and what an array can hold. */
 export const MOST_NUMBERS = 2 ** 31 - 1;
 
-/** Bytes of one number, and which arrays have such numbers; undefined for an unknown dtype. */
+/** Bytes of one number and the array type; undefined for an unknown dtype. */
 export function kindOf(dtype: string): Kind | undefined {
   return Object.prototype.hasOwnProperty.call(KINDS, dtype) ? KINDS[dtype] : undefined;
 }
 
-/** How many numbers a sample, or a tensor, has. */
+/** Number of elements of a sample or a tensor. */
 export function product(shape: readonly (number | string)[]): number {
   return shape.reduce<number>((sum, extent) => (typeof extent === "number" ? sum * extent : sum), 1);
 }
@@ -52,14 +52,14 @@ export function alike(data: Numbers, size: number): Numbers {
   return new (data.constructor as Constructor)(size);
 }
 
-/** The rows at `rows` of an array, one after the other, in an array of their own. */
+/** Copy the rows at the indices `rows` of an array into a new array. */
 export function gathered(data: Numbers, rows: ArrayLike<number>, size: number): Numbers {
   const taken = alike(data, rows.length * size);
   for (let i = 0; i < rows.length; i++) put(taken, i * size, data, rows[i] * size, size);
   return taken;
 }
 
-/** Copy `size` numbers between arrays of one kind. */
+/** Copy `size` numbers between arrays of the same kind. */
 export function put(to: Numbers, at: number, from: Numbers, begin: number, size: number): void {
   to.set(from.subarray(begin, begin + size) as never, at);
 }

@@ -39,16 +39,16 @@ export async function predicted(
   return Object.fromEntries(names.map((name) => [name, joined(name, parts.get(name)!)]));
 }
 
-/** Outputs of batches, one after the other. */
+/** Concatenate the outputs of batches. */
 function joined(name: string, parts: readonly Output[]): Output {
-  if (parts.length === 0) throw new DeviceError("too-few-samples", "There is no sample to predict. Give one.");
+  if (parts.length === 0) throw new DeviceError("too-few-samples", "There are no samples. Give at least one.");
   if (parts.length === 1) return parts[0];
   const [first, ...others] = parts.map(({ shape }) => String(shape.slice(1)));
   if (parts[0].shape.length === 0 || others.some((rest) => rest !== first)) {
     throw new DeviceError(
       "wrong-shape",
-      `Output ${JSON.stringify(name)} has no axis of samples at the front: predict at most one batch, ` +
-        "or take a larger batchSize.",
+      `Output ${JSON.stringify(name)} does not have the samples as its first axis: predict at most one batch, ` +
+        "or use a larger batchSize.",
     );
   }
   const data = alike(

@@ -3,11 +3,11 @@ import { DeviceError } from "./errors.js";
 import { product } from "./numbers.js";
 
 /**
- * Raw numbers in the form of the model's input: (x * scale - mean) / std per channel, each operation rounded to float32.
+ * Convert raw numbers to the model's input: (x * scale - mean) / std per channel, each operation rounded to float32.
  *
- * @param data numbers of whole samples, with the axes of the input; colours in the order red, green, blue
+ * @param data numbers of whole samples, in the layout of the input; colours in the order red, green, blue
  * @param shape of the input
- * @param rule `description.preprocessing`; null leaves numbers as they are
+ * @param rule `description.preprocessing`; null leaves the numbers unchanged
  */
 export function fedFromNumbers(data: ArrayLike<number>, shape: Shape, rule: Preprocessing | null): Float32Array {
   const fed = Float32Array.from(data);
@@ -27,15 +27,15 @@ export function fedFromNumbers(data: ArrayLike<number>, shape: Shape, rule: Prep
 }
 
 /**
- * A picture in the form of the model's input. Transparency is left out; where the model takes one channel, it is the picture's
- * luma (ITU-R 601, as Pillow makes it).
+ * Convert a picture to the model's input. Transparency is dropped; if the model has one channel, it is the luma (ITU-R
+ * 601, as in Pillow).
  *
- * @param rgba four bytes a pixel, row by row, as a canvas gives them
- * @param width in pixels; must be the model's: scale the picture before
+ * @param rgba four bytes per pixel, row by row, as from a canvas
+ * @param width in pixels; must match the model: scale the picture first
  * @param height likewise
  * @param shape of the input: ["N", channels, height, width] or ["N", height, width, channels]
- * @param rule `description.preprocessing`; null feeds 0 to 255
- * @throws DeviceError wrong-shape: the picture is not of the input's size
+ * @param rule `description.preprocessing`; null: use 0 to 255
+ * @throws DeviceError wrong-shape: the size of the picture differs from the input's
  */
 export function fedFromPixels(
   rgba: Uint8Array | Uint8ClampedArray,
@@ -48,13 +48,13 @@ export function fedFromPixels(
   const channels = shape[axis];
   const [rows, columns] = shape.filter((_, i) => i !== 0 && i !== axis);
   if (shape.length !== 4 || (channels !== 1 && channels !== 3)) {
-    throw new DeviceError("wrong-shape", `The model's input of shape [${shape.join(", ")}] takes no pictures.`);
+    throw new DeviceError("wrong-shape", `The model's input of shape [${shape.join(", ")}] cannot take pictures.`);
   }
   if (rows !== height || columns !== width || rgba.length !== 4 * width * height) {
     throw new DeviceError(
       "wrong-shape",
       `The picture has ${width} x ${height} pixels in ${rgba.length} bytes; the model takes ${columns} x ${rows} ` +
-        "with 4 bytes a pixel. Scale it to that size first.",
+        "with 4 bytes per pixel. Scale it to that size first.",
     );
   }
   const pixels = width * height;

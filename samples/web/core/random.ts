@@ -1,4 +1,4 @@
-/** The generator of the format: the same numbers in every language. All arithmetic is modulo 2^32. */
+/** The random generator of the format: the same numbers in every language. All arithmetic is modulo 2^32. */
 export class Random {
   private state: number;
 
@@ -28,7 +28,7 @@ export class Random {
   }
 }
 
-/** The order of n samples in an epoch (the stream). */
+/** The order of n samples in an epoch; the epoch is the generator's stream. */
 export function shuffle(n: number, seed: number, stream: number): Uint32Array {
   const random = new Random(seed, stream);
   const all = counted(n);

@@ -5,7 +5,7 @@ import { gathered, kindOf, product } from "./numbers.js";
 import type { Runner } from "./runner.js";
 import type { Labels, Numbers, Samples } from "./types.js";
 
-/** One array, a row for each sample. */
+/** An array with one row for each sample. */
 export class Column {
   private readonly size: number;
 
@@ -22,12 +22,12 @@ export class Column {
   }
 }
 
-/** Samples in the form of the model's input, checked. */
+/** Checked samples in the form of the model's input. */
 export class Inputs {
   readonly count: number;
   readonly columns: ReadonlyMap<string, Column>;
 
-  /** @throws DeviceError wrong-shape: an input is missing, of another type or of another size */
+  /** @throws DeviceError wrong-shape: an input is missing, or has another type or size */
   constructor(
     private readonly runner: Runner,
     ports: readonly Port[],
@@ -60,7 +60,7 @@ export class Inputs {
 function dataOf(port: Port, ports: readonly Port[], samples: Samples): Numbers {
   const name = JSON.stringify(port.name);
   if (samples === null || typeof samples !== "object")
-    throw new DeviceError("wrong-shape", "samples are neither an array nor arrays by name.");
+    throw new DeviceError("wrong-shape", "samples must be an array, or arrays by input name.");
   const alone = ArrayBuffer.isView(samples);
   if (alone && ports.length > 1) {
     throw new DeviceError(
@@ -73,7 +73,7 @@ function dataOf(port: Port, ports: readonly Port[], samples: Samples): Numbers {
   if (data === undefined) throw new DeviceError("wrong-shape", `Input ${name} is missing among the samples.`);
   if (!kindOf(port.dtype)!.takes(data)) {
     const found = Object.prototype.toString.call(data).slice(8, -1);
-    throw new DeviceError("wrong-shape", `Input ${name} takes ${port.dtype}, found ${found}: convert it first.`);
+    throw new DeviceError("wrong-shape", `Input ${name} needs ${port.dtype}, found ${found}: convert it first.`);
   }
   return data;
 }
@@ -90,12 +90,12 @@ function samplesIn(port: Port, data: Numbers): number {
   return data.length / size;
 }
 
-/** Labels as the graphs take them, checked. */
+/** Checked labels in the type of the graphs. */
 export class CheckedLabels {
   readonly data: BigInt64Array | Float32Array;
   private readonly column: Column;
 
-  /** @throws DeviceError wrong-shape: not as many as samples ask for; label-out-of-range: no class; not-finite */
+  /** @throws DeviceError wrong-shape: their number does not match the samples; label-out-of-range; not-finite */
   constructor(
     private readonly port: LabelsPort,
     labels: Labels,

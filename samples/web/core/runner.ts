@@ -36,10 +36,10 @@ export class Runner {
    * Run a graph.
    *
    * @param file of the package
-   * @param feeds asked for when it is this graph's turn; what the graph does not take is left out
-   * @param fetches names of outputs
+   * @param feeds called when it is this graph's turn; values that are not inputs of the graph are ignored
+   * @param fetches names of the outputs to return
    * @param kept outputs that stay in the device's memory
-   * @param use what is done with the outputs before anything else runs; they are disposed of unless it is given
+   * @param use processes the outputs before anything else runs
    */
   async run<T>(
     file: string,
@@ -57,14 +57,14 @@ export class Runner {
       for (const name of session.inputNames) {
         const tensor = Object.prototype.hasOwnProperty.call(given, name) ? given[name] : undefined;
         if (tensor === undefined)
-          throw mismatch(file, `wants an input ${JSON.stringify(name)} that the package does not tell of`);
+          throw mismatch(file, `has an input ${JSON.stringify(name)} that device.json does not list`);
         fed[name] = tensor;
       }
       return use((await guarded(`running ${file}`, () => session.run(fed, fetches))) as Tensors);
     });
   }
 
-  /** Do something when nothing else runs. */
+  /** Run an action when nothing else runs. */
   async inTurn<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.last.then(() => {
       if (this.closed) throw new DeviceError("closed", "The package was closed; open it again.");
@@ -103,7 +103,7 @@ export class Runner {
     const { executionProviders, session } = this.options;
     const options: InferenceSession.SessionOptions = { ...session };
     if (executionProviders !== undefined) options.executionProviders = executionProviders;
-    if (file === this.description.scoring?.file) options.executionProviders = ["cpu"]; // so that scores are the same
+    if (file === this.description.scoring?.file) options.executionProviders = ["cpu"]; // for equal scores everywhere
     if (kept.length > 0)
       options.preferredOutputLocation = Object.fromEntries(kept.map((name) => [name, "gpu-buffer" as const]));
     const { weights, oldest_onnxruntime: oldest } = this.description;

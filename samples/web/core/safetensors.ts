@@ -1,7 +1,7 @@
 import { decoded, encoded, plain } from "./bytes.js";
 import { DeviceError } from "./errors.js";
 
-/** A tensor of float32 in a file. */
+/** A float32 tensor in a file. */
 export interface StoredTensor {
   readonly name: string;
   readonly shape: readonly number[];
@@ -17,7 +17,7 @@ export interface Stored {
 
 const MAX_HEADER = 100_000_000; // the limit of the safetensors format
 
-/** The bytes of tensors one after the other: what follows the header. */
+/** The concatenated bytes of tensors, which follow the header. */
 export function bodyOf(tensors: readonly StoredTensor[]): Uint8Array {
   const body = new Uint8Array(tensors.reduce((sum, { data }) => sum + data.byteLength, 0));
   let at = 0;
@@ -28,7 +28,7 @@ export function bodyOf(tensors: readonly StoredTensor[]): Uint8Array {
   return body;
 }
 
-/** A safetensors file, its data aligned to 64 bytes. */
+/** Write a safetensors file with its data aligned to 64 bytes. */
 export function written(tensors: readonly StoredTensor[], metadata: { readonly [key: string]: string }): Uint8Array {
   const entries: [string, unknown][] = [["__metadata__", metadata]];
   let end = 0;
@@ -50,12 +50,12 @@ export function written(tensors: readonly StoredTensor[], metadata: { readonly [
  * Read a safetensors file of float32 tensors; each is a copy.
  *
  * @param bytes the file
- * @param what it is, for messages, such as "the delta"
- * @throws DeviceError wrong-file: it is not a valid one
+ * @param what name of the file for messages, such as "the delta"
+ * @throws DeviceError wrong-file: it is not a valid file
  */
 export function parsed(bytes: Uint8Array, what: string): Stored {
   const fail = (why: string): never => {
-    throw new DeviceError("wrong-file", `${what} is not a whole safetensors file: ${why}. Fetch it again.`);
+    throw new DeviceError("wrong-file", `${what} is not a valid safetensors file: ${why}. Download it again.`);
   };
   if (!(bytes instanceof Uint8Array) || bytes.length < 8) return fail("fewer than 8 bytes");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -71,7 +71,7 @@ export function parsed(bytes: Uint8Array, what: string): Stored {
   const body = plain(bytes).slice(8 + size);
   const metadata = header["__metadata__"] ?? {};
   if (!isObject(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
-    return fail("__metadata__ has values that are no strings");
+    return fail("__metadata__ has values that are not strings");
   }
   const tensors: (StoredTensor & { begin: number; end: number })[] = [];
   for (const [name, value] of Object.entries(header)) {
@@ -92,7 +92,7 @@ export function parsed(bytes: Uint8Array, what: string): Stored {
   }
   const ordered = [...tensors].sort((a, b) => a.begin - b.begin || a.end - b.end);
   const last = ordered.reduce((end, tensor) => (tensor.begin === end ? tensor.end : Number.NaN), 0);
-  if (last !== body.length) fail("its tensors do not fill it without gaps");
+  if (last !== body.length) fail("its tensors do not fill the file");
   return { metadata: metadata as { [key: string]: string }, tensors, body };
 }
 

@@ -8,7 +8,7 @@ import type { LayerScore, Numbers, ScoreOptions, Scores } from "./types.js";
 
 const FEWEST = 8;
 
-/** Score layers: how many loops the samples form in each, for its size. */
+/** Score layers: the number of loops that the samples form in each, relative to its size. */
 export async function scored(
   runner: Runner,
   scoring: Scoring | null,
@@ -16,10 +16,10 @@ export async function scored(
   options: ScoreOptions,
 ): Promise<Scores> {
   if (scoring === null)
-    throw new DeviceError("wrong-option", "The package has nothing to score with. Make it with scoring.");
+    throw new DeviceError("wrong-option", "The package has no graph for scoring. Create it with scoring.");
   const n = Math.min(scoring.samples, inputs.count);
   if (n < FEWEST)
-    throw new DeviceError("too-few-samples", `${n} samples, but scoring needs at least ${FEWEST}. Take more.`);
+    throw new DeviceError("too-few-samples", `${n} samples, but scoring needs at least ${FEWEST}. Add more.`);
   const subsets = subsetsOf(scoring, n);
   const groups = grouped(scoring.layers, n, options.memory ?? Number.POSITIVE_INFINITY);
   const layers: LayerScore[] = [];
@@ -46,7 +46,7 @@ function subsetsOf({ points, subsets, seed }: Scoring, n: number): Uint32Array[]
   return Array.from({ length: p === n ? 1 : subsets }, () => random.subset(n, p));
 }
 
-/** Layers one after the other, in groups whose numbers fit into memory together. */
+/** Collects the numbers of layers, in groups that fit in memory. */
 function grouped(layers: readonly ScoredLayer[], n: number, memory: number): ScoredLayer[][] {
   const groups: ScoredLayer[][] = [];
   const distances = 4 * n * n;
@@ -95,7 +95,7 @@ async function forward(
           if (data.length !== numbers) {
             throw new DeviceError(
               "wrong-file",
-              `${file} gives ${data.length} numbers of layer ${JSON.stringify(name)}, expected ${numbers}. ` +
+              `${file} returns ${data.length} numbers for layer ${JSON.stringify(name)}, expected ${numbers}. ` +
                 "Fetch the package again.",
             );
           }
@@ -104,7 +104,7 @@ async function forward(
           if (!kept.every(Number.isFinite)) {
             throw new DeviceError(
               "not-finite",
-              `Sample ${i} makes layer ${JSON.stringify(name)} NaN or infinite. Look at the sample, or leave it out.`,
+              `Sample ${i} makes layer ${JSON.stringify(name)} NaN or infinite. Check the sample, or leave it out.`,
             );
           }
         }

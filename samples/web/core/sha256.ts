@@ -3,14 +3,14 @@ interface Subtle {
   digest(algorithm: "SHA-256", data: Uint8Array): Promise<ArrayBuffer>;
 }
 
-/** SHA-256, hex: by WebCrypto if there is one (secure pages, node), else by the one below. */
+/** SHA-256 in hex: by WebCrypto if available (secure pages, node), else by the implementation below. */
 export async function sha256(bytes: Uint8Array): Promise<string> {
   const { crypto } = globalThis as { crypto?: { subtle?: Subtle } };
   if (crypto?.subtle === undefined) return sha256Here(bytes);
   return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
 }
 
-/** SHA-256, hex, at once and without WebCrypto (FIPS 180-4). */
+/** SHA-256 in hex, synchronous and without WebCrypto (FIPS 180-4). */
 export function sha256Here(bytes: Uint8Array): string {
   const state = Uint32Array.from(roots(8, 1 / 2));
   const schedule = new Uint32Array(64);

@@ -23,9 +23,9 @@ import type {
 } from "./types.js";
 import { Values } from "./values.js";
 
-const MOST_SAMPLES = 2 ** 21; // for which the order is exact
+const MOST_SAMPLES = 2 ** 21; // the order is exact up to this number
 
-/** Data to train on or evaluate with, as the graphs take it. */
+/** Data for training or evaluation, in the types of the graphs. */
 interface Set {
   readonly features: Features;
   readonly labels: CheckedLabels;
@@ -167,7 +167,7 @@ export class EntryTraining implements Training {
     return { epoch: 0, step: 0, seed, batchSize };
   }
 
-  /** Take other values, when nothing is being trained. */
+  /** Replace the values, if nothing is being trained. */
   private async replace(change: () => void, place: Place): Promise<void> {
     if (this.busy)
       throw new DeviceError("busy", `Entry ${JSON.stringify(this.entry.name)} is being trained: stop it first.`);
@@ -194,7 +194,7 @@ export class EntryTraining implements Training {
 
   private async set(data: Labelled, batchSize: number, { keepFeatures = true, signal }: StepsOptions): Promise<Set> {
     const inputs = new Inputs(this.runner, this.description.inputs, data.samples);
-    if (inputs.count === 0) throw new DeviceError("too-few-samples", "There is no sample. Give at least one.");
+    if (inputs.count === 0) throw new DeviceError("too-few-samples", "There are no samples. Give at least one.");
     if (inputs.count > MOST_SAMPLES)
       throw new DeviceError("wrong-option", `${inputs.count} samples; give at most ${MOST_SAMPLES}.`);
     const labels = new CheckedLabels(this.description.labels, data.labels, inputs.count);
@@ -207,7 +207,7 @@ export class EntryTraining implements Training {
     return evaluated(this.runner, this.description, this.entry, this.values, features, labels, batchSize, signal);
   }
 
-  /** The steps of the next epoch; the mean of their losses, each as often as it had samples. */
+  /** Run the steps of the next epoch; returns the mean loss, weighted by the samples of each step. */
   private async *oneEpoch(
     set: Set,
     settings: Settings,
@@ -259,8 +259,8 @@ export class EntryTraining implements Training {
     if (Number.isFinite(loss)) return loss;
     throw new DeviceError(
       "loss-not-finite",
-      `The loss of step ${step} is ${loss}: the values are those of epoch ${this.epoch} again. ` +
-        `Take a smaller rate than ${rate}, or look at the samples.`,
+      `The loss of step ${step} is ${loss}: the values were reset to those of epoch ${this.epoch}. ` +
+        `Use a rate below ${rate}, or check the samples.`,
     );
   }
 }
@@ -269,6 +269,6 @@ function whole(value: number, least: number, what: string): number {
   if (Number.isSafeInteger(value) && value >= least) return value;
   throw new DeviceError(
     "wrong-option",
-    `${what} is ${value}; give a whole number${least > 0 ? ` from ${least} on` : ""}.`,
+    `${what} is ${value}; give a whole number${least > 0 ? ` of at least ${least}` : ""}.`,
   );
 }

@@ -19,7 +19,8 @@ export interface Source {
   locate?(name: string): string;
 }
 
-/** Flat numbers of a tensor. float16 is a Uint16Array, or a Float16Array if available; bool is a Uint8Array. */
+/** The numbers of a tensor as a flat array. float16 is a Uint16Array, or a Float16Array if available; bool is a
+ * Uint8Array. */
 export type Numbers =
   | Float32Array
   | Float64Array
@@ -32,10 +33,10 @@ export type Numbers =
   | BigInt64Array
   | BigUint64Array;
 
-/** Samples one after the other: by name of the model's input, or just the numbers if it has one input. */
+/** Samples one after another: by name of the model's input, or just the numbers if it has one input. */
 export type Samples = Numbers | { readonly [input: string]: Numbers };
 
-/** Labels one after the other: whole numbers if labels are classes (in any array), else numbers. */
+/** Labels one after another: whole numbers (in any array type) if they are classes, else real numbers. */
 export type Labels = ArrayLike<number> | ArrayLike<bigint>;
 
 export interface Labelled {
@@ -46,7 +47,7 @@ export interface Labelled {
 export interface OpenOptions {
   /**
    * The runtime's execution providers, in order (default: the runtime's). "webgpu" needs the import
-   * onnxruntime-web/webgpu: that of the default import silently trained incorrectly.
+   * onnxruntime-web/webgpu: the WebGPU of the default import trained incorrectly without an error.
    */
   readonly executionProviders?: readonly InferenceSession.ExecutionProviderConfig[];
   /** Additional session options of the runtime, such as `intraOpNumThreads`. */
@@ -116,9 +117,9 @@ export interface Evaluation {
 
 export interface StepReport {
   readonly kind: "step";
-  /** The first is 1. */
+  /** Counted from 1. */
   readonly epoch: number;
-  /** Counted over all epochs; the first is 1. */
+  /** Counted over all epochs, from 1. */
   readonly step: number;
   /** Steps of one epoch. */
   readonly stepsPerEpoch: number;
@@ -151,7 +152,7 @@ export interface StepsOptions {
   readonly seed?: number;
   /** Evaluated after each epoch. */
   readonly heldOut?: Labelled;
-  /** Compute the frozen part once for each sample and keep it (the default), or again for each batch, to save memory. */
+  /** Compute the frozen part once for each sample and keep it (default), or again for each batch to save memory. */
   readonly keepFeatures?: boolean;
   /** Stops training before the next step; the state is then that of the last complete epoch. */
   readonly signal?: Signal;

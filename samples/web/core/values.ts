@@ -4,9 +4,9 @@ import { DeviceError } from "./errors.js";
 import type { Runner, Tensors } from "./runner.js";
 import type { StoredTensor } from "./safetensors.js";
 
-/** The numbers that training changes: as they were after the last complete epoch, and as the steps since left them. */
+/** The values that training changes: those after the last complete epoch, and the current ones. */
 export class Values {
-  /** By name; never changed, only replaced. */
+  /** By name; arrays are replaced, never modified. */
   private kept: ReadonlyMap<string, Float32Array>;
   private live: ReadonlyMap<string, Tensor> | null = null;
 
@@ -18,7 +18,7 @@ export class Values {
     this.kept = this.unpacked();
   }
 
-  /** What a graph is fed: the present values by the names of inputs. */
+  /** The inputs of a graph: the current values by input name. */
   feeds(): Tensors {
     this.live ??= new Map(
       this.entry.tensors.map(({ name, dtype, shape }) => [
@@ -29,7 +29,7 @@ export class Values {
     return Object.fromEntries(this.entry.tensors.map(({ name, input }) => [input, this.live!.get(name)!]));
   }
 
-  /** Take a step's outputs as the present values. */
+  /** Make the outputs of a step the current values. */
   take(outputs: Tensors): void {
     for (const { name, output, shape } of this.entry.tensors) {
       const { dims, type } = outputs[output];
@@ -37,7 +37,7 @@ export class Values {
         const found = `${type} [${dims.join(", ")}]`;
         throw new DeviceError(
           "wrong-file",
-          `${this.entry.step} gives ${JSON.stringify(name)} as ${found}, expected float32 [${shape.join(", ")}]. ` +
+          `${this.entry.step} returns ${JSON.stringify(name)} as ${found}, expected float32 [${shape.join(", ")}]. ` +
             "Fetch the package again.",
         );
       }
@@ -47,7 +47,7 @@ export class Values {
   }
 
   /**
-   * Keep the present values.
+   * Keep the current values.
    *
    * @throws DeviceError loss-not-finite: one of them is NaN or infinite
    */
@@ -56,19 +56,19 @@ export class Values {
     const kept = new Map<string, Float32Array>();
     for (const [name, tensor] of this.live) {
       const data = ((await tensor.getData()) as Float32Array).slice();
-      checkFinite(data, name, "loss-not-finite", "Take a smaller rate.");
+      checkFinite(data, name, "loss-not-finite", "Use a smaller rate.");
       kept.set(name, data);
     }
     this.kept = kept;
   }
 
-  /** Go back to what was kept last. */
+  /** Return to the values that were kept last. */
   rollback(): void {
     this.dispose();
     this.live = null;
   }
 
-  /** Take other values; tensors that are not among them get their initial ones. */
+  /** Replace the values; tensors that are not given get their initial values. */
   replace(tensors: readonly StoredTensor[]): void {
     this.rollback();
     const given = new Map(tensors.map(({ name, data }) => [name, data]));
@@ -84,7 +84,7 @@ export class Values {
     return this.entry.tensors.filter(({ kind }) => all || kind !== "optimizer");
   }
 
-  /** The file of trained tensors that the personal model reads. */
+  /** The content of the file that the personal model reads the trained tensors from. */
   selected(): Uint8Array {
     const file = new Uint8Array(this.entry.selected_bytes);
     for (const { name, offset } of this.records(false)) {
@@ -94,7 +94,8 @@ export class Values {
     return file;
   }
 
-  /** Initial values: zeros, and copies of the file's tensors: some runtimes ignore where in a buffer an array is. */
+  /** Initial values: zeros, and copies of the file's tensors, since some runtimes ignore an array's offset in its
+   * buffer. */
   private unpacked(): Map<string, Float32Array> {
     return new Map(
       this.entry.tensors.map(({ name, kind, offset, bytes }) => {

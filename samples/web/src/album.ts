@@ -39,7 +39,7 @@ export class Album {
     return { train: count("train"), test: count("test") };
   }
 
-  /** The latest ones first. */
+  /** Newest first. */
   latest(count: number): readonly Picture[] {
     return this.pictures.slice(-count).reverse();
   }
@@ -50,7 +50,7 @@ export class Album {
     return { samples: fed(some, this.description, this.frame), labels: some.map(({ label }) => label) };
   }
 
-  /** Scale and label pictures; those that are none, or whose class is not known, are left out. */
+  /** Scale and label pictures; files that are not pictures, or whose class is unknown, are skipped. */
   async add(given: readonly Given[], onProgress: (done: number) => void): Promise<Added> {
     this.nameClasses(given);
     const added: Picture[] = [];
@@ -63,7 +63,7 @@ export class Album {
           why:
             folder === null
               ? "it has no class: choose one, or put it into a folder"
-              : `folder ${folder} is none of the classes`,
+              : `folder ${folder} is not one of the classes`,
         });
       else {
         try {
@@ -74,7 +74,7 @@ export class Album {
             rgba: await fitted(picture, this.frame),
           });
         } catch {
-          skipped.push({ name, why: "it is not a picture that this browser can read" });
+          skipped.push({ name, why: "this browser cannot read it as a picture" });
         }
       }
       onProgress(i + 1);
@@ -107,7 +107,7 @@ export class Album {
     await this.store.drop(this.key);
   }
 
-  /** Every fifth picture of a class is kept for the test. */
+  /** Every fifth picture of a class is held out for testing. */
   private roleOfNext(label: number, pending: readonly Picture[]): Role {
     const before = [...this.pictures, ...pending].filter(
       (one) => one.label === label && !one.name.startsWith("example "),
@@ -115,7 +115,7 @@ export class Album {
     return before % TEST_EVERY === TEST_EVERY - 1 ? "test" : "train";
   }
 
-  /** Where the model has no names for its classes, folders give them, in alphabetical order. */
+  /** If the model has no class names, those of the folders are used, in alphabetical order. */
   private nameClasses(given: readonly Given[]): void {
     if (this.description.class_names !== null || this.size > 0) return;
     const folders = [

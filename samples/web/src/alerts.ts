@@ -1,4 +1,4 @@
-/** What went wrong, to read and to put away. */
+/** Error messages that the user can dismiss. */
 
 import { byId, element } from "./dom.js";
 
@@ -21,7 +21,7 @@ export function clearAlerts(): void {
   byId("alerts").replaceChildren();
 }
 
-/** Run an action of the user, and report errors. */
+/** Run a user action and report its errors. */
 export async function told(work: () => Promise<unknown>): Promise<void> {
   clearAlerts();
   try {

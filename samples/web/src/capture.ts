@@ -1,4 +1,4 @@
-/** The canvas to draw on, by pointer or keys, and the camera. */
+/** The drawing canvas, with pointer and keyboard, and the camera. */
 
 import { byId } from "./dom.js";
 
@@ -18,7 +18,7 @@ export class Capture {
   private pen = { x: this.canvas.width / 2, y: this.canvas.height / 2, down: false };
   private stream: MediaStream | null = null;
 
-  /** @param onCamera the camera went on or off */
+  /** @param onCamera called when the camera is switched on or off */
   constructor(private readonly onCamera: (on: boolean) => void) {
     const { canvas } = this;
     canvas.addEventListener("pointerdown", (event) => {
@@ -39,7 +39,7 @@ export class Capture {
     this.clear();
   }
 
-  /** There is something to look at. */
+  /** Whether there is nothing to classify. */
   get empty(): boolean {
     return this.stream === null && this.blank;
   }
@@ -50,7 +50,7 @@ export class Capture {
     return this.stream !== null;
   }
 
-  /** What is drawn, or what the camera sees now. */
+  /** The drawing, or the current camera image. */
   async picture(): Promise<ImageBitmap> {
     if (this.stream === null) return createImageBitmap(this.canvas);
     const { videoWidth: width, videoHeight: height } = this.video;
@@ -65,7 +65,7 @@ export class Capture {
     this.pen = { ...this.pen, down: false };
   }
 
-  /** @throws DOMException the user or the system does not allow it, or there is none */
+  /** @throws DOMException there is no camera, or the user or the system does not allow it */
   async useCamera(on: boolean): Promise<void> {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;

@@ -1,4 +1,4 @@
-/** The curves of training. */
+/** The chart of loss and accuracy. */
 
 import { byId, drawing, percent } from "./dom.js";
 import type { RunView } from "./protocol.js";
@@ -45,15 +45,15 @@ export function drawChart({ curve, history, stepsPerEpoch, epochs }: RunView): v
 }
 
 function described(curve: readonly number[], history: RunView["history"]): string {
-  if (curve.length === 0) return "Loss and accuracy: nothing was trained yet.";
+  if (curve.length === 0) return "Loss and accuracy: nothing has been trained yet.";
   const text = `Loss of ${curve.length} steps, from ${curve[0].toPrecision(3)} to ${curve[curve.length - 1].toPrecision(3)}`;
   const tested = history.filter((row) => row.right !== null);
   if (tested.length === 0) return `${text}.`;
   const share = (row: RunView["history"][number]) => percent(row.right! / row.tested);
-  return `${text}; right of the test pictures from ${share(tested[0])} to ${share(tested[tested.length - 1])}.`;
+  return `${text}; accuracy on the test pictures from ${share(tested[0])} to ${share(tested[tested.length - 1])}.`;
 }
 
-/** At most so many points, each the mean of its neighbours; steps from 1. */
+/** Reduce to at most so many points, each the mean of its neighbours; steps are counted from 1. */
 function thinned(curve: readonly number[]): (readonly [number, number])[] {
   const width = Math.ceil(curve.length / MOST_POINTS);
   return Array.from({ length: Math.ceil(curve.length / width) }, (_, i) => {

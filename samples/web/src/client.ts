@@ -8,9 +8,9 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-/** Addresses of scripts that the page may load: the page's own alone. */
+/** URLs of scripts that the page may load: only those of its own origin. */
 export function trustedUrl(url: URL): string {
-  if (url.origin !== location.origin) throw new Error(`${url} is not of this site.`);
+  if (url.origin !== location.origin) throw new Error(`${url} does not belong to this site.`);
   return (policy === null ? url.href : policy.createScriptURL(url.href)) as string;
 }
 
@@ -26,10 +26,10 @@ const policy = policies?.createPolicy("adabet-onnx", { createScriptURL: (url) =>
 
 export type Call1 = <V extends keyof Verbs>(verb: V, ...given: Parameters<Verbs[V]>) => ReturnType<Verbs[V]>;
 
-/** @param onNews what the worker tells unasked */
+/** @param onNews called with the worker's notifications */
 export function connect(onNews: (news: News) => void): Call1 {
   const url = new URL(workerUrl, location.href);
-  // Its name tells it the site's folder: its own address may be another one when it comes from the cache.
+  // The worker's name tells it the site's folder: its own URL may differ when it comes from the cache.
   const worker = new Worker(trustedUrl(url), { type: "module", name: new URL("./", location.href).href });
   const waiting = new Map<number, Waiting>();
   let last = 0;

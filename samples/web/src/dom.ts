@@ -1,6 +1,6 @@
-/** Elements of the page, and new ones. Text is only ever set as text. */
+/** Finds and creates elements. Text is always set as text, never as HTML. */
 
-/** The element of an id. */
+/** The element with an id. */
 export function byId<T extends Element = HTMLElement>(id: string): T {
   const found = document.getElementById(id);
   if (found === null) throw new Error(`index.html has no #${id}`);
@@ -31,7 +31,7 @@ export function drawing(
   return made;
 }
 
-/** Set the text of an element, if it is another one: live regions speak only then. */
+/** Set the text of an element if it has changed: only then do live regions announce it. */
 export function say(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -40,7 +40,8 @@ const PAUSE = 3000;
 let spoken = 0;
 let timer: ReturnType<typeof setTimeout> | undefined;
 
-/** Set the text of an element, and let screen readers say it: the last one, where several come soon after each other. */
+/** Set the text of an element and have screen readers announce it; of several texts in quick succession, only the last.
+ * */
 export function announce(id: string, text: string): void {
   const place = byId(id);
   if (place.textContent === text) return;

@@ -1,8 +1,8 @@
-/** Files that a person picks or drops, with the folder they lie in. */
+/** Files that the user picks or drops, with the folder that contains them. */
 
 export interface Found {
   readonly file: File;
-  /** The folder it lies in, by its last name; null where it lies in none. */
+  /** The name of the folder that contains it; null if there is none. */
   readonly folder: string | null;
 }
 
@@ -10,13 +10,13 @@ export function picked(files: FileList | null): Found[] {
   return ordered([...(files ?? [])].map((file) => ({ file, folder: folderOf(file.webkitRelativePath) })));
 }
 
-/** By folder and name: browsers give folders' files in any order. */
+/** Sorted by folder and name: browsers list the files of folders in any order. */
 function ordered(found: readonly Found[]): Found[] {
   const key = ({ file, folder }: Found) => `${folder ?? ""}/${file.name}`;
   return [...found].sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
-/** Must be called in the event itself: afterwards the items are gone. */
+/** Must be called during the event: afterwards the items are gone. */
 export async function droppedFiles(transfer: DataTransfer): Promise<Found[]> {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
   const files = [...transfer.files].map((file) => ({ file, folder: null }));
@@ -43,7 +43,7 @@ function folderOf(path: string): string | null {
   return parts.length > 1 ? parts[parts.length - 2] : null;
 }
 
-/** Files that systems leave in folders. */
+/** Files that operating systems create in folders. */
 export function isHidden({ file }: Found): boolean {
   return file.name.startsWith(".") || file.name === "Thumbs.db" || file.name === "desktop.ini";
 }

@@ -1,4 +1,4 @@
-/** An open package on one runtime, with the entry that is trained and, to compare with, its initial values. */
+/** An open package on one runtime, with the entry in training and its initial values for comparison. */
 
 import { DeviceError, open } from "../core/index.js";
 import type { Device, Labelled, Samples, Source, Training } from "../core/index.js";
@@ -19,7 +19,7 @@ export class Engine {
     return new Engine(kind, await open(ort, source, options));
   }
 
-  /** The training of an entry; another one's is given up. */
+  /** The training of an entry; that of another entry is closed. */
   async training(entry: string): Promise<Training> {
     if (this.trained?.entry.name !== entry) {
       await this.trained?.close();
@@ -29,7 +29,7 @@ export class Engine {
     return this.trained;
   }
 
-  /** Outputs with the initial values, and with the present ones. */
+  /** Outputs with the initial values and with the current ones. */
   async predict(entry: string, samples: Samples): Promise<[number[], number[]]> {
     const training = await this.training(entry);
     const { outputs } = this.device.description;
@@ -50,10 +50,10 @@ export class Engine {
 }
 
 /**
- * Train two steps on both engines and compare the losses: the first tells whether the forward pass is right, the second
- * whether the gradients are. Nothing of it is kept.
+ * Train two steps on both engines and compare the losses: the first checks the forward pass, the second the gradients.
+ * The results are discarded.
  *
- * @returns null where they agree, else what was found
+ * @returns null if they agree, else a description of the difference
  */
 export async function disagreement(
   one: Engine,
@@ -77,7 +77,7 @@ async function twoLosses(engine: Engine, entry: string, data: Labelled, rate: nu
     if (losses.length === 2) break;
   }
   await training.resume(kept);
-  if (losses.length === 0) throw new DeviceError("runtime", "No step was done.");
+  if (losses.length === 0) throw new DeviceError("runtime", "No training step ran.");
   return losses;
 }
 

@@ -43,7 +43,7 @@ async function latest({ model }: View): Promise<void> {
   if (model !== null) showLatest(await call("look", SHOWN), model);
 }
 
-/** Draw a step, not more often than the screen does. */
+/** Draw a step, at most once per frame of the screen. */
 function step({ loss, epoch }: News & { kind: "step" }): void {
   if (view === null) return;
   view = { ...view, run: { ...view.run, curve: [...view.run.curve, loss] } };
@@ -62,7 +62,7 @@ new ResizeObserver(() => view !== null && drawChart(view.run)).observe(byId("cha
 
 async function take(found: readonly Found[]): Promise<void> {
   const files = found.filter((one) => !isHidden(one));
-  if (files.length === 0) throw new Error("There is no file among what was given.");
+  if (files.length === 0) throw new Error("No files were given.");
   if (files.some(({ file }) => file.name === "device.json")) return openPackage(files);
   const deltas = files.filter(({ file }) => file.name.endsWith(".safetensors"));
   if (deltas.length > 0) return restore(deltas[0].file);
@@ -72,7 +72,7 @@ async function take(found: readonly Found[]): Promise<void> {
 async function openPackage(files: readonly Found[]): Promise<void> {
   if (!files.some(({ file }) => file.name === "device.json"))
     throw new Error(
-      `There is no device.json among the ${files.length} files. Choose the folder that adabet-onnx menu or adabet-onnx device wrote, or all files of it.`,
+      `There is no device.json among the ${files.length} files. Choose the folder that adabet-onnx menu or adabet-onnx device wrote, or all of its files.`,
     );
   await call(
     "openFiles",
@@ -141,7 +141,7 @@ addEventListener("drop", (event) => {
 const capture = new Capture((on) => say(byId("camera"), on ? "Stop the camera" : "Use the camera"));
 
 async function captured(label: number | null): Promise<Given> {
-  if (capture.empty) throw new Error("Nothing is drawn yet. Draw something, or use the camera.");
+  if (capture.empty) throw new Error("The canvas is empty. Draw something, or use the camera.");
   const name = capture.usesCamera ? "photograph" : "drawing";
   return { picture: await capture.picture(), name, label, folder: null };
 }
@@ -178,9 +178,9 @@ on("save-delta", async () => download(await call("delta"), `${view?.model?.name 
 on("save-selected", async () => download(await call("selected"), "selected.bin"));
 on("train", async () => {
   const [epochs, rate] = [number("epochs"), number("rate")];
-  if (!Number.isSafeInteger(epochs) || epochs < 1) throw new Error("Epochs: give a whole number from 1 on.");
+  if (!Number.isSafeInteger(epochs) || epochs < 1) throw new Error("Epochs: give a whole number of at least 1.");
   if (!(rate > 0)) throw new Error("Learning rate: give a number above 0.");
-  await navigator.storage?.persist?.().catch(() => false); // ask the browser not to clear it when room is short
+  await navigator.storage?.persist?.().catch(() => false); // ask the browser not to clear it when space is short
   await call("train", { epochs, rate });
 });
 byId("limit").addEventListener("change", () => {
@@ -209,7 +209,7 @@ function download(bytes: Uint8Array<ArrayBuffer>, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Without network
+// Offline use
 
 async function serve(): Promise<void> {
   if (!import.meta.env.PROD || !("serviceWorker" in navigator)) return;

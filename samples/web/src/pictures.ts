@@ -1,17 +1,17 @@
-/** Pictures, from what the page hands over to what the model takes. */
+/** Converts pictures from the page to the model's input. */
 
 import { fedFromPixels } from "../core/index.js";
 import type { Description } from "../core/index.js";
 import type { Role } from "./protocol.js";
 
-/** The picture that a model takes. */
+/** The picture format of a model. */
 export interface Frame {
   readonly width: number;
   readonly height: number;
   readonly channels: number;
 }
 
-/** A labelled picture of the model's size; four bytes a pixel. */
+/** A labelled picture of the model's size; four bytes per pixel. */
 export interface Picture {
   readonly name: string;
   readonly label: number;
@@ -19,7 +19,7 @@ export interface Picture {
   readonly rgba: Uint8ClampedArray<ArrayBuffer>;
 }
 
-/** The frame of a model of pictures with one label each, or why it is none. */
+/** The frame of a model of pictures with one label each, or why the model is not supported. */
 export function frameOf(description: Description): Frame | string {
   const { inputs, labels, preprocessing, loss, forward_batch: batch } = description;
   const [input] = inputs;
@@ -36,7 +36,7 @@ export function frameOf(description: Description): Frame | string {
   return { width, height, channels };
 }
 
-/** A picture scaled so that it fills the frame; what is left over at two sides is cut off. */
+/** A picture scaled to fill the frame; the rest at two sides is cropped. */
 export async function fitted(
   picture: Blob | ImageBitmap,
   { width, height }: Frame,
@@ -55,7 +55,7 @@ export async function fitted(
   }
 }
 
-/** Pictures in the form of the model's input, one after the other. */
+/** Pictures in the form of the model's input, one after another. */
 export function fed(
   pictures: readonly { readonly rgba: Uint8ClampedArray }[],
   description: Description,
@@ -71,7 +71,7 @@ export function fed(
   return all;
 }
 
-/** Read example data: scripts/make_demo.py says how it is packed. */
+/** Read example data in the format of scripts/make_demo.py. */
 export function readExample(bytes: Uint8Array, frame: Frame, classes: number): Picture[] {
   const wrong = (why: string) => new Error(`The example data cannot be used: ${why}. Make the site again.`);
   if (bytes.length < 28 || String.fromCharCode(...bytes.subarray(0, 4)) !== "ADBX") throw wrong("it has another format");
@@ -107,9 +107,9 @@ function coloured(pixels: Uint8Array, channels: number): Uint8ClampedArray<Array
 }
 
 /**
- * Which class a folder is: by its name, or by the number of a class.
+ * The class of a folder, by the name or the number of the class.
  *
- * @param classes names; may be renamed where the model has none and folders do
+ * @param classes names; replaced by those of the folders if the model has none
  */
 export function labelOf(folder: string, classes: readonly string[]): number | null {
   const asked = folder.trim().toLowerCase();

@@ -1,14 +1,14 @@
-/** What the page and its worker say to each other: calls with answers, and news. */
+/** Messages between the page and its worker: calls with answers, and notifications. */
 
 export type Role = "train" | "test";
 
-/** A picture as the page hands it over: a file, or what was drawn or photographed. */
+/** A picture from the page: a file, a drawing or a photograph. */
 export interface Given {
   readonly picture: Blob | ImageBitmap;
   readonly name: string;
-  /** The class by number; null where the folder tells. */
+  /** Number of the class; null if the folder determines it. */
   readonly label: number | null;
-  /** Name of the folder it lay in; null where it lay in none. */
+  /** Name of the folder that contained it; null if there was none. */
   readonly folder: string | null;
 }
 
@@ -27,9 +27,9 @@ export interface ModelView {
   readonly batchSize: number;
   readonly scored: boolean;
   readonly bytes: number;
-  /** There is example data for it. */
+  /** Whether there is example data for it. */
   readonly example: boolean;
-  /** It is the site's own package. */
+  /** Whether it is the site's own package. */
   readonly fromSite: boolean;
 }
 
@@ -65,7 +65,7 @@ export interface EpochView {
 
 export interface RunView {
   readonly state: "idle" | "running" | "paused";
-  /** Complete epochs so far, and when it is done. */
+  /** Complete epochs so far, and the total. */
   readonly epoch: number;
   readonly epochs: number;
   readonly rate: number;
@@ -73,7 +73,7 @@ export interface RunView {
   /** Loss of each step. */
   readonly curve: readonly number[];
   readonly stepsPerEpoch: number;
-  /** Where it is computed, in words. */
+  /** Description of the processor that computes. */
   readonly where: string;
 }
 
@@ -86,22 +86,22 @@ export interface View {
   readonly entry: string | null;
   /** Bytes; null without limit. */
   readonly limit: number | null;
-  /** Why no entry is chosen, or what is to be known of the choice. */
+  /** Why no entry is chosen, or a note on the choice. */
   readonly note: string | null;
   readonly run: RunView;
-  /** There is a GPU, and whether it is to be used. */
+  /** Whether there is a GPU, and whether to use it. */
   readonly gpu: { readonly there: boolean; readonly used: boolean };
-  /** Complete epochs that are stored on this device; null where nothing is. */
+  /** Complete epochs that are stored on this device; null if nothing is stored. */
   readonly stored: number | null;
 }
 
 export interface Added {
   readonly added: number;
-  /** What was not added, and why. */
+  /** Files that were not added, and why. */
   readonly skipped: readonly { readonly name: string; readonly why: string }[];
 }
 
-/** A small picture to show. */
+/** A thumbnail. */
 export interface Shown {
   readonly name: string;
   readonly label: number;
@@ -118,7 +118,7 @@ export interface TrainOptions {
   readonly rate: number;
 }
 
-/** What the worker does. */
+/** The calls that the worker answers. */
 export interface Verbs {
   start(): Promise<void>;
   openSite(): Promise<void>;

@@ -1,4 +1,4 @@
-/** One training at a time: with pauses, on the processor or on the GPU. */
+/** Runs one training at a time, on the processor or the GPU; it can be paused. */
 
 import { wrapped } from "../core/index.js";
 import type { Entry, EpochReport, Evaluation, FitOptions, Labelled, Source, Training } from "../core/index.js";
@@ -11,17 +11,17 @@ const MOST_FEATURES = 256 * 2 ** 20; // beyond, the frozen part is recomputed fo
 
 export class Run {
   state: "idle" | "running" | "paused" = "idle";
-  /** Losses of the epoch that goes on. */
+  /** Losses of the current epoch. */
   pending: number[] = [];
   private gate: { readonly open: Promise<void>; readonly release: () => void } | null = null;
   private gpu: Engine | null = null;
   private signal = { aborted: false };
 
   /**
-   * @param engine of the processor: what it holds is what is predicted with and saved
-   * @param useGpu train on the GPU, where that computes the same
+   * @param engine on the processor: its values are used for predictions and saved
+   * @param useGpu train on the GPU if its results agree
    * @param tell reports to the page
-   * @param show tell the page how everything is
+   * @param show update the page
    */
   constructor(
     private readonly base: string,
@@ -78,19 +78,19 @@ export class Run {
     this.state = "running";
   }
 
-  /** End before the next step; what remains is the state of the last complete epoch. */
+  /** Stop before the next step; the state is then that of the last complete epoch. */
   stop(): void {
     this.signal.aborted = true;
     this.release();
   }
 
-  /** The first row of the history: how right the values are that training begins with. */
+  /** The first row of the history: the accuracy before training. */
   async before(training: Training, heldOut: Labelled | null): Promise<void> {
     if (heldOut === null) return;
     this.session.set({ history: [rowOf(training.epoch, null, await training.evaluate(heldOut))] });
   }
 
-  /** The training whose values are the present ones. */
+  /** The training that has the current values. */
   async present(entry: string): Promise<Training> {
     const engine = this.state !== "idle" && this.useGpu ? (this.gpu ?? this.engine) : this.engine;
     return engine.training(entry);
@@ -131,7 +131,7 @@ export class Run {
     this.gate = null;
   }
 
-  /** The engine that trains: the GPU's where it is asked for and computes the same. */
+  /** The engine that trains: the GPU's if requested and if its results agree. */
   private async suited(entry: string, data: Labelled, rate: number): Promise<Engine> {
     if (!this.useGpu) return this.engine;
     try {
@@ -141,7 +141,7 @@ export class Run {
       await (await this.gpu.training(entry)).resume(progress);
       const found = await disagreement(this.engine, this.gpu, entry, data, rate);
       if (found === null) return this.gpu;
-      this.fallBack(`The GPU computes something else, so the processor trains: ${found}.`);
+      this.fallBack(`The GPU computes different results, so the processor trains: ${found}.`);
     } catch (error) {
       this.fallBack(`The GPU cannot be used, so the processor trains. ${wrapped(error, "preparing the GPU").message}`);
     }
@@ -153,7 +153,7 @@ export class Run {
     this.tell({ kind: "warning", text });
   }
 
-  /** What the GPU trained goes to the engine that predicts and saves. */
+  /** Copy the values trained on the GPU to the engine that predicts and saves. */
   private async handOver(entry: string): Promise<void> {
     if (!this.useGpu || this.gpu === null) return;
     const progress = (await this.gpu.training(entry)).progress();
@@ -161,7 +161,7 @@ export class Run {
   }
 }
 
-/** Bytes that keeping the frozen part's results takes. */
+/** Bytes needed to store the results of the frozen part. */
 function featureBytes({ boundary }: Entry, samples: number): number {
   return samples * boundary.reduce((sum, { input, bytes }) => sum + (input === null ? bytes : 0), 0);
 }

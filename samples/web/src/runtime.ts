@@ -1,4 +1,4 @@
-/** ONNX Runtime from the site's own folder ort/: for WebAssembly, and, only where it is asked for, for WebGPU. */
+/** Loads ONNX Runtime from the site's own folder ort/: for WebAssembly and, only on request, for WebGPU. */
 
 import type { OpenOptions, Ort } from "../core/index.js";
 
@@ -25,8 +25,8 @@ async function load(kind: Kind, base: string): Promise<Runtime> {
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = `${base}ort/`;
   if (kind === "wasm") return { ort, options: { executionProviders: ["wasm"] } };
-  // In its other layout the provider computes some convolutions wrongly.
-  // Some operators on whole numbers run on the processor, which the runtime would warn of each time.
+  // With the other layout, the provider computes some convolutions incorrectly.
+  // Some integer operators run on the processor; the runtime would warn about each.
   const session = { logSeverityLevel: 3 } as const;
   return {
     ort,

@@ -1,11 +1,11 @@
-/** What of a package's work is kept: in memory, and stored on the device. */
+/** The state of the work with a package: in memory, and stored on the device. */
 
 import { DeviceError, wrapped } from "../core/index.js";
 import type { Description, Scores } from "../core/index.js";
 import type { EpochView } from "./protocol.js";
 import type { Store } from "./store.js";
 
-/** What is stored beside pictures and progress. */
+/** Data stored in addition to pictures and progress. */
 export interface State {
   readonly scores: Scores | null;
   /** The chosen entry. */
@@ -22,7 +22,7 @@ export interface State {
 }
 
 export class Session {
-  /** Complete epochs that are stored; null where nothing is. */
+  /** Complete epochs that are stored; null if nothing is stored. */
   stored: number | null = null;
   private told = false;
 
@@ -55,7 +55,7 @@ export class Session {
     return new Session(store, sha256, { ...fresh, ...(await store.get<State>(`session/${sha256}`)) }, warn);
   }
 
-  /** Change what is in memory; `save` stores it. */
+  /** Change the state in memory; `save` stores it. */
   set(change: Partial<State>): void {
     this.state = { ...this.state, ...change };
   }
@@ -64,7 +64,7 @@ export class Session {
     await this.attempt(() => this.store.put({ [this.key]: this.state }));
   }
 
-  /** Store progress and what belongs to it: both or neither. */
+  /** Store progress and its settings: both or neither. */
   async saveProgress(epoch: number, progress: Uint8Array): Promise<void> {
     const done = await this.attempt(() => this.store.put({ [this.progressKey]: progress, [this.key]: this.state }));
     if (done && this.store.works) this.stored = epoch;
@@ -74,7 +74,7 @@ export class Session {
     return this.store.get<Uint8Array>(this.progressKey);
   }
 
-  /** Forget what was trained. */
+  /** Delete the results of training. */
   async dropProgress(): Promise<void> {
     this.set({ history: [], curve: [] });
     this.stored = null;
@@ -82,7 +82,7 @@ export class Session {
     await this.save();
   }
 
-  /** Store something; false where that fails, which is told once and hinders nothing. */
+  /** Store something; returns false on failure, which is reported once and otherwise ignored. */
   async attempt(work: () => Promise<void>): Promise<boolean> {
     try {
       await work();

@@ -1,10 +1,10 @@
-/** The view that the worker tells, as text, tables and bars. */
+/** Shows the worker's view as text, tables and bars. */
 
 import { drawChart } from "./chart.js";
 import { announce, byId, counted, disable, element, percent, say, size } from "./dom.js";
 import type { ModelView, Prediction, Shown, View } from "./protocol.js";
 
-/** @param onTake the user picked a choice of layers */
+/** @param onTake called when the user picks a choice of layers */
 export function show(view: View, onTake: (entry: string) => void): void {
   showModel(view.model);
   showPictures(view);
@@ -44,7 +44,7 @@ function showPictures({ model, pictures: { train, test } }: View): void {
   byId("counts").replaceChildren(...rows);
 }
 
-/** Small pictures, the latest first. */
+/** Thumbnails, newest first. */
 export function showLatest(pictures: readonly Shown[], { width, height, classes }: ModelView): void {
   const items = pictures.map(({ name, label, role, rgba }) => {
     const canvas = element("canvas", { width: String(width), height: String(height), role: "img", "aria-label": name });
@@ -93,7 +93,7 @@ function showEntries({ entries, entry, note, scores, run }: View, onTake: (entry
     input.checked = one.name === entry;
     input.disabled = !one.fits || run.state !== "idle";
     input.addEventListener("change", () => onTake(one.name));
-    const words = `${counted(one.layers.length, "layer", "layers")}${one.fits ? "" : ", needs too much"}`;
+    const words = `${counted(one.layers.length, "layer", "layers")}${one.fits ? "" : ", needs too much memory"}`;
     const label = element("label", { for: input.id }, one.name, element("span", { class: "small" }, words));
     const cells = [
       cell(one.trained.toLocaleString("en")),
@@ -156,7 +156,7 @@ function showTraining({ run, model, entry }: View): void {
   showProgress(epoch, run.stepsPerEpoch, run.curve.length, epochs);
 }
 
-/** The bar of training, which moves with each step. */
+/** The progress bar of training, updated after each step. */
 export function showProgress(epoch: number, stepsPerEpoch: number, steps: number, epochs: number): void {
   const progress = byId<HTMLProgressElement>("progress");
   progress.value = Math.min(1, Math.max(epoch / Math.max(epochs, 1), steps / Math.max(stepsPerEpoch * epochs, 1)));
@@ -202,12 +202,12 @@ function enable({ model, pictures, entry, run, gpu, entries }: View): void {
   say(
     byId("gpu-text"),
     gpu.there
-      ? "The first steps are compared with the processor’s; where they differ, the processor trains."
+      ? "The first steps are compared with the processor’s; if they differ, the processor trains."
       : "This browser offers no GPU (WebGPU); the processor trains.",
   );
 }
 
-/** What the model says of a picture, before and after training. */
+/** The model's predictions for a picture, before and after training. */
 export function showAnswer({ classes }: Prediction): void {
   const same = classes.every(({ before, after }) => before === after);
   const best = (key: "before" | "after") => classes.reduce((a, b) => (b[key] > a[key] ? b : a));

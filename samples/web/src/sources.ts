@@ -3,7 +3,7 @@
 import type { Source } from "../core/index.js";
 import type { NamedFile } from "./protocol.js";
 
-/** What the site offers: site.json, beside index.html. */
+/** The content of site.json, next to index.html. */
 export interface Site {
   readonly title: string;
   /** Folder of a package. */
@@ -14,7 +14,7 @@ export interface Site {
 
 export async function fetched(url: string): Promise<Uint8Array> {
   const response = await fetch(url);
-  if (!response.ok) throw new Error(`${new URL(url).pathname}: the server answers ${response.status}`);
+  if (!response.ok) throw new Error(`${new URL(url).pathname}: the server responded with ${response.status}`);
   return new Uint8Array(await response.arrayBuffer());
 }
 
@@ -34,7 +34,7 @@ export function fileSource(files: readonly NamedFile[]): Source {
   return {
     async read(name) {
       const blob = byName.get(name);
-      if (blob === undefined) throw new Error("it is not among the files");
+      if (blob === undefined) throw new Error("it is missing");
       return new Uint8Array(await blob.arrayBuffer());
     },
   };

@@ -1,13 +1,13 @@
-/** What stays on the device when the page is closed: one IndexedDB store of values by key. */
+/** Persistent storage: one IndexedDB store of values by key. */
 
 const NAME = "adabet-onnx";
 const STORE = "kept";
 
-/** The first failure is the one that is told; all that was stored before stays. */
+/** Only the first failure is reported; everything stored before is kept. */
 export class Store {
   private constructor(private readonly database: IDBDatabase | null) {}
 
-  /** Opens the store; where the browser allows none (a private window), one that keeps nothing. */
+  /** Opens the store; if the browser does not allow it (a private window), nothing is persisted. */
   static async open(): Promise<Store> {
     try {
       const request = indexedDB.open(NAME, 1);
@@ -28,20 +28,20 @@ export class Store {
     return (await finished(this.database.transaction(STORE).objectStore(STORE).get(key))) as T | undefined;
   }
 
-  /** All values whose key begins so, by key. */
+  /** All values whose key has this prefix, by key. */
   async all<T>(prefix: string): Promise<T[]> {
     if (this.database === null) return [];
     return (await finished(this.database.transaction(STORE).objectStore(STORE).getAll(range(prefix)))) as T[];
   }
 
-  /** Write several values, or none of them. */
+  /** Write several values atomically. */
   async put(values: { readonly [key: string]: unknown }): Promise<void> {
     await this.change((store) => {
       for (const [key, value] of Object.entries(values)) store.put(value, key);
     });
   }
 
-  /** Delete all whose key begins so. */
+  /** Delete all values whose key has this prefix. */
   async drop(...prefixes: readonly string[]): Promise<void> {
     await this.change((store) => {
       for (const prefix of prefixes) store.delete(range(prefix));

@@ -1,4 +1,4 @@
-/** All that the worker does: one package, its pictures, its scores, its training. */
+/** The worker's state and calls: one package with its pictures, scores and training. */
 
 import { DeviceError, wrapped } from "../core/index.js";
 import type { Choice, Labelled, Source, Training } from "../core/index.js";
@@ -36,7 +36,7 @@ export class Studio implements Verbs {
   async start(): Promise<void> {
     this.store = await Store.open();
     if (!this.store.works)
-      this.warn("This browser stores nothing here (a private window?): download the result before you leave.");
+      this.warn("This browser stores nothing for this page (a private window?): download the result before you leave.");
     this.gpu = await hasGpu();
     const last = await this.store.get<{ readonly files: string | null }>("last");
     const files = last?.files == null ? undefined : await this.store.get<NamedFile[]>(`files/${last.files}`);
@@ -59,7 +59,7 @@ export class Studio implements Verbs {
     await this.open(fileSource(files), files);
   }
 
-  /** @param files of the package; null where the site has them */
+  /** @param files of the package; null for the site's own */
   private async open(source: Source, files: readonly NamedFile[] | null): Promise<void> {
     if (this.opened !== null) this.idle("open a package");
     const engine = await Engine.open("wasm", this.base, source);
@@ -69,7 +69,7 @@ export class Studio implements Verbs {
       await engine.close();
       throw new DeviceError(
         "wrong-file",
-        `This page labels pictures with classes, and this package is for something else: ${frame}. Open another one.`,
+        `This page labels pictures with classes, which this package does not support: ${frame}. Open another one.`,
       );
     }
     if (files !== null) for (const { name } of description.files) await engine.device.file(name);
@@ -89,7 +89,7 @@ export class Studio implements Verbs {
     this.show();
   }
 
-  /** Resume from what is stored of the chosen entry. */
+  /** Resume from the stored progress of the chosen entry. */
   private async resumeStored(): Promise<void> {
     const { engine, session } = this.work;
     const { entry } = session.state;
@@ -101,7 +101,7 @@ export class Studio implements Verbs {
       session.stored = training.epoch;
     } catch (error) {
       session.set({ history: [], curve: [] });
-      this.warn(`What was stored cannot be used: training starts again. ${wrapped(error, "reading it").message}`);
+      this.warn(`The stored progress cannot be used: training starts again. ${wrapped(error, "reading it").message}`);
     }
   }
 
@@ -157,7 +157,7 @@ export class Studio implements Verbs {
     const { engine, session } = this.idle("score layers");
     const scores = await engine.device.score(this.trainingData().samples, {
       onProgress: async ({ stage, done, total }) => {
-        this.doing("layers", stage === "forward" ? "Looking at pictures" : "Counting loops", done, total);
+        this.doing("layers", stage === "forward" ? "Running the model on the pictures" : "Counting loops", done, total);
         await breath();
       },
     });
@@ -177,7 +177,7 @@ export class Studio implements Verbs {
     this.show();
   }
 
-  /** Take what the scores say; what was taken by hand stays if there are none. */
+  /** Choose the entry by the scores; without scores, a manual choice stays. */
   private async follow(): Promise<void> {
     const choice = this.choice();
     if (choice !== null) await this.switchTo(choice instanceof DeviceError ? null : choice.entry);
@@ -255,7 +255,7 @@ export class Studio implements Verbs {
     } catch (error) {
       throw new DeviceError(
         "wrong-file",
-        "This is not a picture that this browser can read. Take a PNG or JPEG file.",
+        "This browser cannot read this file as a picture. Use a PNG or JPEG file.",
         error,
       );
     }
@@ -280,7 +280,7 @@ export class Studio implements Verbs {
     return run.present(entry);
   }
 
-  /** Take the values of a delta, of whichever entry it is. */
+  /** Load the values of a delta of any entry. */
   async restore(bytes: Uint8Array): Promise<string> {
     const { engine, session, album, run } = this.idle("restore");
     const entry = await this.entryOf(bytes);
@@ -294,7 +294,7 @@ export class Studio implements Verbs {
     return entry;
   }
 
-  /** The entry that a delta fits; the present one's error where it fits none. */
+  /** The entry that a delta fits; throws the error for the current entry if it fits none. */
   private async entryOf(bytes: Uint8Array): Promise<string> {
     const { engine, session } = this.work;
     const names = engine.device.description.entries.map(({ name }) => name);
@@ -318,7 +318,7 @@ export class Studio implements Verbs {
     await this.openSite();
   }
 
-  // What the page is told
+  // Views for the page
 
   private get work(): Work {
     if (this.opened !== null) return this.opened;
@@ -328,14 +328,14 @@ export class Studio implements Verbs {
   private trainingData(): Labelled {
     const data = this.work.album.labelled("train");
     if (data !== null) return data;
-    throw new DeviceError("too-few-samples", "There are no pictures yet. Add some, or take the example data.");
+    throw new DeviceError("too-few-samples", "There are no pictures yet. Add some, or use the example data.");
   }
 
-  /** The work, when nothing is being trained. */
+  /** The opened package, if nothing is being trained. */
   private idle(what: string): Work {
     const { work } = this;
     if (work.run.state === "idle") return work;
-    throw new DeviceError("busy", `Training goes on: wait until it is done before you ${what}.`);
+    throw new DeviceError("busy", `Training is running: wait until it is done before you ${what}.`);
   }
 
   private warn(text: string): void {

@@ -1,7 +1,7 @@
 /* Serves the site from the browser's cache. The build writes FILES: path and digest of each file of the site. */
 
 const FILES = new Map(__FILES__);
-/* Files that are large and rarely wanted: kept when they were asked for once. */
+/* Large files that are rarely needed: cached after their first use. */
 const LATER = new Map(__LATER__);
 const NAME = "adabet-onnx-page";
 const keyOf = (path) => `${self.registration.scope}${path}?digest=${FILES.get(path) ?? LATER.get(path)}`;
@@ -16,7 +16,7 @@ self.addEventListener("fetch", (event) => {
   if (FILES.has(path) || LATER.has(path)) event.respondWith(answer(path));
 });
 
-/** Files that an earlier version of the site had with the same digest are there already. */
+/** Files that are unchanged since an earlier version of the site are already in the cache. */
 async function fill() {
   const cache = await caches.open(NAME);
   for (const path of FILES.keys()) {
@@ -42,6 +42,6 @@ async function answer(path) {
 
 async function load(path) {
   const response = await fetch(`${self.registration.scope}${path}`, { cache: "no-cache" });
-  if (!response.ok) throw new Error(`${path}: the server answers ${response.status}`);
+  if (!response.ok) throw new Error(`${path}: the server responded with ${response.status}`);
   return response;
 }

@@ -1,4 +1,4 @@
-/** How everything is, for the page. */
+/** Builds the view of the current state for the page. */
 
 import { DeviceError } from "../core/index.js";
 import type { Choice } from "../core/index.js";
@@ -9,19 +9,19 @@ import type { EntryView, ModelView, RunView, View } from "./protocol.js";
 import type { Run } from "./run.js";
 import type { Session } from "./session.js";
 
-/** An open package with all that belongs to it. */
+/** An open package with everything that belongs to it. */
 export interface Work {
   readonly engine: Engine;
   readonly album: Album;
   readonly session: Session;
   readonly run: Run;
-  /** It is the site's own package. */
+  /** Whether it is the site's own package. */
   readonly fromSite: boolean;
 }
 
 /**
- * @param choice what the scores say; an error where nothing fits, null where there are no scores
- * @param gpu there is one
+ * @param choice the choice by scores; an error if nothing fits, null without scores
+ * @param gpu whether there is one
  */
 export function viewOf(work: Work, choice: Choice | DeviceError | null, example: boolean, gpu: boolean): View {
   const { state, stored } = work.session;

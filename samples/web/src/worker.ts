@@ -1,4 +1,4 @@
-/** The worker: does what the page asks for, one call after the other but for those that concern a running training. */
+/** The worker: runs the page's calls one after another, except those that control a running training. */
 
 import { wrapped } from "../core/index.js";
 import type { Answer, Call, News } from "./protocol.js";

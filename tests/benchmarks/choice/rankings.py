@@ -1,4 +1,4 @@
-"""Ideas for a firmer ranking: how far two disjoint halves of the training data agree on the layers' order.
+"""Ideas for a firmer ranking: agreement of two disjoint halves of the training data on the layers' order.
 
     python tests/benchmarks/choice/rankings.py [--samples 512] [--repeats 2]
 

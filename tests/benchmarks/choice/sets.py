@@ -1,12 +1,12 @@
-"""Ideas for what to train: accuracy of sets of parameters on six tasks, against the step memory they take.
+"""Ideas for what to train: accuracy of sets of parameters on six tasks, against their step memory.
 
     python tests/benchmarks/choice/sets.py FOLDER [--tasks noise,blur,...] [--jobs 2]
 
 The tasks are those of ../bench_compare.py: ResNet-20 on 20 classes of CIFAR-100, on noise, blur and low contrast, and
 MobileNetV1 and MobileNetV2 on flowers. 1,000 training images, batches of 32, 6 epochs of SGD with momentum 0.9, one
-seed, test accuracy of the best of three learning rates (so figures are optimistic, alike for all). The head is always
-trained. Memory is predicted, of a batch in one piece, in shares of training all layers. A row that is in FOLDER is not
-measured again. About an hour on two cores.
+seed, test accuracy of the best of three learning rates (so figures are optimistic, equally for all). The head is always
+trained. Memory is predicted, for undivided batches, as a share of training all layers. Rows in FOLDER are not measured
+again. About an hour on two cores.
 """
 
 from __future__ import annotations

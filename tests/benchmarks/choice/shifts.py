@@ -39,7 +39,7 @@ SHIFTS = {"blur": blur, "contrast": contrast}
 
 
 def make(folder: Path, name: str) -> Path:
-    """The file of a shift, made if it is not there."""
+    """The file of a shift, created if it does not exist."""
     path = folder / f"{name}.npz"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

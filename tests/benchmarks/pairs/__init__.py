@@ -1,1 +1,1 @@
-"""Pretrained networks and new domains: where they are, and checks of what comes out."""
+"""Pretrained networks and new domains: their locations, and checks of the results."""

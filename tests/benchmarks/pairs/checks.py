@@ -1,4 +1,4 @@
-"""Checks of a new head and of gradients that use onnx, onnxruntime and numpy alone."""
+"""Checks of a new head and of gradients with only onnx, onnxruntime and numpy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def head_error(original: Path, headed: Path, samples: Mapping[str, np.ndarray]) 
 
 
 def gradient_error(artifacts: Path, samples: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    """Difference of slopes of the loss from what grads.onnx says, relative to the gradient's length.
+    """Difference between slopes of the loss and grads.onnx, relative to the gradient's length.
 
     The loss is computed in double precision from logits of the graph that an export fills, in two directions: the
     gradient, and the gradient with as much noise.
@@ -60,7 +60,7 @@ def gradient_error(artifacts: Path, samples: Mapping[str, np.ndarray], labels: n
 
 
 def _slope_error(loss: Any, gradient: Mapping[str, np.ndarray], noise: float) -> float:
-    """The least over a few steps, for the longest are bent and the shortest rounded."""
+    """The least over a few step lengths: long steps have curvature, short ones rounding."""
     rng = np.random.default_rng(0)
     length = _length(gradient)
     random = {name: rng.standard_normal(part.shape) for name, part in gradient.items()}

@@ -20,7 +20,7 @@ INPUTS = {"input_ids": 30522, "attention_mask": 2, "token_type_ids": 2}  # one a
 
 
 class UnavailableError(Exception):
-    """What a pair needs is not there."""
+    """The files of a pair are unavailable."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pair:
     """A pretrained model and the data of a new domain.
 
     Attributes:
-        model, data: where they are.
+        model, data: their paths.
         classes: of the new domain.
         layers: of the model, all of which can be trained.
         probe: accuracy of a logistic regression on the frozen features.
@@ -66,7 +66,7 @@ def build_minilm() -> Path:
         return made
     packages = BUILD / "packages"
     if not packages.is_dir():
-        part = packages.with_suffix(".part")  # an interrupted download is not taken for the package
+        part = packages.with_suffix(".part")  # an interrupted download is not mistaken for the package
         shutil.rmtree(part, ignore_errors=True)
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(part), PACKAGE]
         if subprocess.run(install, check=False).returncode:
@@ -89,7 +89,7 @@ def part_of(data: Path, per_class: tuple[int, int], target: Path) -> Path:
 
     Args:
         data: an .npz, or a folder with train and test.
-        per_class: how many of each class to train on, and to test on.
+        per_class: samples of each class to train on, and to test on.
         target: what to write, without a suffix.
     """
     if data.is_dir():

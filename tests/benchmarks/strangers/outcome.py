@@ -1,4 +1,4 @@
-"""Made data for a model, and checks of what was exported that use onnxruntime and numpy alone."""
+"""Synthetic data for a model, and checks of exports with only onnxruntime and numpy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def apart(original: Path, other: Path, samples: Mapping[str, np.ndarray], known:
     """Largest difference of the second file's outputs from the first file's values of these names, sample by sample.
 
     Returns:
-        Relative to the largest of each output; infinite where the first file has not one of them.
+        Relative to the largest of each output; infinite if the first file lacks one of them.
     """
     first, second = onnx.load(original), onnx.load(other)
     made = {name for node in first.graph.node for name in node.output}
@@ -72,7 +72,7 @@ def apart(original: Path, other: Path, samples: Mapping[str, np.ndarray], known:
 def _run(
     model: onnx.ModelProto, names: list[str], samples: Mapping[str, np.ndarray], known: Known
 ) -> dict[str, np.ndarray]:
-    """What a model gives for two samples, each by itself."""
+    """The outputs of a model for two samples, one at a time."""
     session = quiet_session(model)
     alone = [{name: array[row : row + 1] for name, array in samples.items()} for row in (0, 1)]
     rows = zip(*(session.run(names, _feeds(session, one, known)) for one in alone), strict=True)
@@ -80,7 +80,7 @@ def _run(
 
 
 def _feeds(session: Any, samples: Mapping[str, np.ndarray], known: Known) -> dict[str, np.ndarray]:
-    """The samples, and what the file's other inputs take: the value that is known, or a state of zeros."""
+    """The samples, and values for the file's other inputs: the known value, or a state of zeros."""
     count = len(next(iter(samples.values())))
     feeds = {}
     for each in session.get_inputs():
@@ -111,7 +111,7 @@ def slope_error(
     labels: np.ndarray,
     gradient: Mapping[str, np.ndarray],
 ) -> float:
-    """Difference between slopes of the loss and what the gradient says, relative to its length, in two directions.
+    """Difference between slopes of the loss and the gradient, relative to its length, in two directions.
 
     The slope is a central difference of losses that numpy computes from a file's logits. The best of several step
     lengths counts: long ones cross kinks, short ones drown in rounding.

@@ -1,4 +1,4 @@
-"""The packages of PyPI whose models are walked through, and what someone who uses them knows about each file."""
+"""The packages of PyPI whose models are tested, and what their users know about each file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Known:
-    """What a remedy asks for and only a person knows.
+    """Values that a remedy requires and only a user knows.
 
     Attributes:
-        dims: sizes of dimensions that the file leaves open, by name; ``*`` for any other.
+        dims: sizes of dynamic dimensions, by name; ``*`` for any other.
         logits: the output, or value inside, that a loss is computed from.
-        inputs: values of inputs that are no data, by name.
+        inputs: values of inputs that are not data, by name.
         ceilings: one above the largest integer of an input, by name; ``*`` for any other.
         quantised: it computes with integers, so float32 weights give other outputs, by their rounding.
     """
@@ -44,7 +44,7 @@ class Known:
 _WORDS = {"*": 12}  # the smallest vocabulary of the three: of kinds of characters
 _SPEECH = Known(dims={"*": 512}, inputs={"sr": "16000"})
 
-_INSIDE = {"models", "model", "data"}  # folders of a package that say nothing
+_INSIDE = {"models", "model", "data"}  # folder names of a package without meaning
 
 KNOWN: Mapping[str, Known] = {
     "ddddocr/common.onnx": Known(dims={"*": 96}),

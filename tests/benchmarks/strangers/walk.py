@@ -1,7 +1,7 @@
-"""One model from inspect to export, by the command line, with made data; what comes out is checked by onnxruntime.
+"""One model from inspect to export on the command line, with synthetic data; results are checked by onnxruntime.
 
-A command that refuses says what to do. The walk follows: it takes the options out of the message and puts in what only
-a person knows (`packages.Known`).
+A command that fails says what to do. The walk follows: it takes the options from the message and fills in what only a
+user knows (`packages.Known`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _OPTION = re.compile(r"--(?:dim|logits|input) \S+")
 
 
 class RejectedError(Exception):
-    """A command refused, and its message leads nowhere."""
+    """A command failed, and its message offers no remedy."""
 
 
 @dataclass
 class Walk:
-    """What became of one file.
+    """The outcome for one file.
 
     Attributes:
         file: the model.
         options: with which it was opened.
-        layers, selected: how many.
+        layers, selected: their numbers.
         loss: that the artifacts minimise.
         untrained: largest difference of the untrained export's outputs from the file's, relative to the largest output;
             from the opened file's where the file is quantised.
@@ -61,7 +61,7 @@ class Walk:
 
     @property
     def right(self) -> bool:
-        """It was rejected, or everything that came out of it is as it must be."""
+        """Whether it was rejected, or all results are correct."""
         if self.rejected is not None:
             return True
         return (
@@ -78,8 +78,8 @@ def walk(file: Path, known: Known, folder: Path) -> Walk:
 
     Args:
         file: the model.
-        known: what a person knows about it.
-        folder: an empty one, for what is written.
+        known: what a user knows about it.
+        folder: an empty one for the output.
     """
     done = Walk(file)
     try:
@@ -116,7 +116,7 @@ def _walk(done: Walk, known: Known, folder: Path) -> None:
     training = ["--epochs", 1, "--batch-size", _TRAINED, "--lr", _RATE, "--schedule", "constant", "--validation", 0]
     _run("train", artifacts, folder / "labelled.npz", *training)
     _run("export", artifacts, "-o", folder / "adapted.onnx")
-    stored = outcome.tensors(done.file)  # what several layers share there, each has for itself when trained
+    stored = outcome.tensors(done.file)  # tensors shared by several layers are separate when trained
     before, after = outcome.tensors(folder / "untrained.onnx"), outcome.tensors(folder / "adapted.onnx")
     done.changed = [name for name, value in after.items() if not np.array_equal(value, before[name])]
     copies = {name for name in done.changed if name not in stored and any(name.startswith(f"{of}/") for of in selected)}
@@ -126,7 +126,7 @@ def _walk(done: Walk, known: Known, folder: Path) -> None:
 
 
 def _opened(done: Walk, known: Known, folder: Path) -> Path:
-    """The file, or what import makes of it with the options that messages ask for."""
+    """The file, or the result of import with the options that messages request."""
     model, command = done.file, ["inspect", done.file]
     for _ in range(_TRIES):
         result = _process(*command)
@@ -147,7 +147,7 @@ def _opened(done: Walk, known: Known, folder: Path) -> Path:
 
 
 def _answer(option: str, known: Known) -> str | None:
-    """An option as a message writes it, with a person's knowledge in the place of SIZE, NAME and VALUE."""
+    """An option from a message, with the user's values for SIZE, NAME and VALUE."""
     flag, value = option.rstrip(",.;:)").split(" ", 1)
     name, _, given = value.strip("'").partition("=")
     if flag == "--logits":
@@ -161,7 +161,7 @@ def _answer(option: str, known: Known) -> str | None:
 
 def _loss(model: Path) -> str:
     """Cross-entropy, unless check says that another loss fits."""
-    result = _process("check", model)  # fails also where some layers only cannot be trained
+    result = _process("check", model)  # also fails if only some layers cannot be trained
     lines = [line for line in (result.stdout + result.stderr).splitlines() if not line.startswith("ort:")]
     other = re.search(r"--loss (bce-with-logits|mse|l1)", "\n".join(lines)) if result.returncode else None
     return "cross-entropy" if other is None else other[1]

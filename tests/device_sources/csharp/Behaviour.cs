@@ -7,7 +7,7 @@ using System.Threading;
 using System.Threading.Tasks;
 using Adabet.Device;
 
-/// <summary>What holds when training is cancelled, paused, disposed of and so on: each check prints a line.</summary>
+/// <summary>Checks of cancelling, pausing, disposing and so on: each prints a line.</summary>
 internal sealed class Behaviour
 {
     private readonly DevicePackage package;
@@ -238,7 +238,7 @@ internal sealed class Behaviour
             string whole = Values(training);
             options.Epochs = 2;
             options.LearningRate = 1e30;
-            True(Fails(DeviceError.LossNotFinite, () => training.FitAsync(data, options)).Message.Contains("smaller learning rate"));
+            True(Fails(DeviceError.LossNotFinite, () => training.FitAsync(data, options)).Message.Contains("learning rate below"));
             Same(Values(training), whole);
         }
     }

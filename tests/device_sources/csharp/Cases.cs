@@ -1,12 +1,12 @@
 // Cases for samples/csharp, compiled together with the library: many in one process.
 //
-//     mono cases.exe betti FILE SUBSETS       numbers of all matrices; a blank line; numbers of subsets, a matrix a line
-//     mono cases.exe menu FILE                what is chosen, or the least that is needed, a case a line
+//     mono cases.exe betti FILE SUBSETS       numbers of all matrices; a blank line; numbers of subsets, one line each
+//     mono cases.exe menu FILE                the choice, or the smallest memory needed, one line per case
 //     mono cases.exe random                   the first numbers, a shuffle, a subset
-//     mono cases.exe ports PACKAGE            what device.json says, and what the graphs say, as the library reads it
-//     mono cases.exe try X Y OUT              packages named on standard input, a line each: stage, error, message
-//     mono cases.exe delta PACKAGE            files named on standard input, a line each: error, message
-//     mono cases.exe behaviour PACKAGE X Y F  what holds when training is cancelled, paused, disposed of and so on
+//     mono cases.exe ports PACKAGE            ports in device.json and in the graphs, as the library reads them
+//     mono cases.exe try X Y OUT              packages named on standard input, one line each: stage, error, message
+//     mono cases.exe delta PACKAGE            files named on standard input, one line each: error, message
+//     mono cases.exe behaviour PACKAGE X Y F  checks of cancelling, pausing, disposing and so on
 using System;
 using System.Collections.Generic;
 using System.Globalization;
@@ -32,7 +32,8 @@ internal static class Cases
         else throw new ArgumentException(words[0]);
     }
 
-    /// <summary>A culture with a decimal comma and another minus: what is written and read must not depend on it.</summary>
+    /// <summary>A culture with a decimal comma and another minus sign, which reading and writing must not depend
+    /// on.</summary>
     private sealed class CommaCulture : CultureInfo
     {
         public CommaCulture() : base("")

@@ -16,7 +16,7 @@ CASES = [(axis, wrt) for axis in (1, 2, -1) for wrt in (["x"], ["scale"], ["x", 
 
 
 def run(code: str, name: str) -> types.ModuleType:
-    """A block of the page as a module of this name."""
+    """Execute a block of the page as a module of this name."""
     module = types.ModuleType(name)
     module.__package__ = name.rpartition(".")[0]
     exec(compile(code, str(PAGE), "exec"), module.__dict__)

@@ -1,7 +1,7 @@
 """Our gradient rules against onnx-ad, a package with rules of its own for nearly the same operators.
 
-Its rules share nothing with ours or with torch's. Where it refuses a case or is wrong, KNOWN says so, and a test sees
-to it that this still holds.
+Its rules share nothing with ours or with torch's. KNOWN lists cases that it rejects or gets wrong, and a test checks
+that they still are.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ pytestmark = pytest.mark.slow
 
 node = helper.make_node
 TOLERANCE = 1e-4
-COMPARED = 105  # operators; not to become fewer unnoticed
+COMPARED = 105  # number of operators, so that a loss is noticed
 
 
 @dataclass(frozen=True)
 class Case:
-    """A graph, and what of it is differentiated; the arguments of check_torch."""
+    """A graph and the inputs to differentiate: the arguments of check_torch."""
 
     nodes: onnx.NodeProto | Sequence[onnx.NodeProto]
     feeds: dict[str, np.ndarray]
@@ -56,7 +56,7 @@ class Case:
 
 
 def conv_cases():
-    """The weight by itself, and the rest by itself: onnx-ad refuses many weights."""
+    """The weight and the rest separately: onnx-ad rejects many weights."""
     for name, (given, feeds, constants) in convolutions.CASES.items():
         yield f"{name}: weight", Case(given, feeds, ["w"], constants)
         yield f"{name}: rest", Case(given, feeds, ["x", *(constants.keys() - {"w"})], constants)
@@ -130,7 +130,7 @@ for cases in (conv_cases, linear_cases, normalization_cases, pool_cases, cast_ca
 # no ReduceSum without axes that does nothing.
 ON_REFERENCE = ("activation, Swish*", "normalization, lrn, even", "reduction, no axes, nothing done")
 
-# What onnx-ad 0.3.0 does not do: the cases (* stands for anything), and how it goes wrong. A gradient that is "apart"
+# Cases that onnx-ad 0.3.0 fails (* matches anything), and how it fails. A gradient that is "apart"
 # from ours is wrong, as torch shows; what is refused or does not run is compared with torch in the rules' own tests.
 _SHIFTED = "apart"  # it gives ConvTranspose an output_shape, from which pads are made anew, equal on both sides
 _GROUPED = "a grouped Conv is not differentiated with respect to its weight"
@@ -168,7 +168,7 @@ KNOWN = {
 
 
 def known(name: str) -> str | None:
-    """How onnx-ad goes wrong in a case, or None."""
+    """How onnx-ad fails in a case, or None."""
     return next((reason for pattern, reason in KNOWN.items() if fnmatchcase(name, pattern)), None)
 
 
@@ -199,7 +199,7 @@ def run(model: onnx.ModelProto, outputs: list[str], feeds: dict[str, np.ndarray]
 def their_graph(onnx_ad, case: Case, shape: Sequence[int]) -> onnx.ModelProto:
     """onnx-ad's graph of the gradients, of a graph whose shapes are all fixed: some of its rules need that.
 
-    It differentiates with respect to inputs alone, and puts the number of output gradients last in each shape.
+    It differentiates only with respect to inputs, and appends the number of output gradients to each shape.
     """
     model = graph_of(case.nodes, case.feeds, case.constants, opset=case.opset, batched=())
     stored = [*model.graph.initializer]
@@ -216,7 +216,7 @@ def their_graph(onnx_ad, case: Case, shape: Sequence[int]) -> onnx.ModelProto:
 
 
 def difference(onnx_ad, name: str) -> str | None:
-    """What keeps onnx-ad from agreeing with our gradients in a case, or None."""
+    """Why onnx-ad does not agree with our gradients in a case, or None."""
     case = CASES[name]
     reference = any(fnmatchcase(name, pattern) for pattern in ON_REFERENCE)
     model = graph_of(case.nodes, case.feeds, case.constants, opset=case.opset, batched=case.batched)

@@ -160,7 +160,7 @@ def test_other_opsets(opset, torch_oracle):
 
 @pytest.mark.parametrize("op_type", ["Relu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Shrink"])
 def test_only_a_mask_is_kept(op_type):
-    """The backward pass takes bool values from the output alone."""
+    """The backward pass keeps only bool values, from the output."""
     made = gradient_graph(graph_of(node(op_type, ["x"], ["y"]), {"x": X}), ["x"])
     forward, *backward = made.graph.node
     assert all(forward.input[0] not in n.input for n in backward)

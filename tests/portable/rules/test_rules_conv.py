@@ -162,7 +162,7 @@ def test_nothing_is_computed_that_is_not_wanted():
 
 
 def test_a_frozen_weight_is_turned_by_nodes_that_fold():
-    """Not by a second initializer: the file would grow by the weight."""
+    """Not by a second initializer: the file would grow by the size of the weight."""
     given, feeds, constants = CASES["Conv, 3x3, windows"]
     made = gradient_graph(graph_of(given, feeds, constants), ["x"])
     assert sum(t.dims[:] == [12, 5, 3, 3] for t in made.graph.initializer) == 0
@@ -250,7 +250,7 @@ def random_conv(rng: np.random.Generator, batch: int) -> tuple[onnx.NodeProto, n
 
 
 def applicable(g: Geometry) -> list[str]:
-    """The strategies that can do a geometry, whether or not they would be chosen."""
+    """The strategies that support a geometry, whether or not they would be chosen."""
     found = ["windows", "columns", "merged", "exchanged"]
     if g.positions == 1:
         found.append("whole")
@@ -315,7 +315,7 @@ def many_gradients(cases: list, opset: int = 17) -> tuple[onnx.ModelProto, dict[
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hundred_random_geometries(seed, torch_oracle):
-    """Ten times a hundred: the rules, and for each weight one more strategy than was chosen, against torch."""
+    """Ten times a hundred: the rules and, for each weight, one more strategy than the chosen one, against torch."""
     import torch
 
     rng = np.random.default_rng([seed, 17])

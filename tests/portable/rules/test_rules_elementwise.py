@@ -31,7 +31,7 @@ CONDITION = np.random.default_rng(5).random((3, 4, 5)) > 0.5
 def both(op_type, right, left=X):
     """An operator with two inputs: the gradient of the two, of each alone, and of the second as a constant."""
     made = node(op_type, ["x", "w"], ["y"])
-    whole_shape = right.shape == left.shape  # the batch is in it; no constant has that
+    whole_shape = right.shape == left.shape  # it contains the batch, which no constant does
     batched = {"batched": ("x", "w") if whole_shape else ("x",)}
     fixed = {"batched": () if whole_shape else ("x",)}
     return {
@@ -207,7 +207,7 @@ def test_abs_of_zero_and_without_sign(torch_oracle):
 
 
 def test_clip_without_and():
-    """WebGPU has no And; two numbers as bounds do without."""
+    """WebGPU has no And; two numeric bounds do not need it."""
     model = graph_of(node("Clip", ["x", "a", "b"], ["y"]), {"x": X}, {"a": number(0), "b": number(6)})
     assert "And" not in {n.op_type for n in gradient_graph(model, ["x"]).graph.node}
 

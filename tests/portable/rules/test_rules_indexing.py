@@ -1,4 +1,4 @@
-"""Gradient rules of lookups and of what writes at indices."""
+"""Gradient rules of operators that read or write at indices."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ SCATTERS = {
 CASES = {**GATHERS, **PICKS, **SCATTERS}
 # The reference evaluator's GatherElements cannot pick fewer elements along the other axes than there are.
 NOT_ON_THE_REFERENCE = {"one element", "fewer elements"}
-# What the rules fall back on where ScatterElements cannot add.
+# The fallback of the rules if ScatterElements cannot add.
 WITHOUT_ADDING = [name for name in GATHERS if "embedding" in name or "table" in name]
 WITHOUT_ADDING += ["some twice", "relative positions", "indices made at run time", "tuples into a weight"]
 WITHOUT_ADDING += ["tuples into a large weight"]
@@ -242,7 +242,7 @@ def test_repeated_tokens_in_several_threads(rows, monkeypatch):
     model = graph_of(node("Gather", ["w", "x"], ["y"]), {"x": tokens}, {"w": values(rows, 64)})
     upstream = np.ones((*tokens.shape, 64), np.float32)
     made = gradient_graph(model, ["w"]).graph.node
-    assert not any(n.op_type == "ScatterND" and n.attribute for n in made)  # a loss of updates is a matter of luck
+    assert not any(n.op_type == "ScatterND" and n.attribute for n in made)  # whether updates are lost is random
     expected = np.zeros((rows, 64), np.float32)
     np.add.at(expected, tokens, upstream)
     for _ in range(5):
@@ -324,7 +324,7 @@ def test_one_hot_values_are_refused():
 
 
 def test_what_non_zero_finds_is_not_differentiated():
-    """The indices of NonZero have no gradient; what is looked up with them has."""
+    """The indices of NonZero have no gradient; the values looked up with them do."""
     nodes = [
         node("NonZero", ["w"], ["z"]),
         node("Gather", ["z", "zero"], ["i"]),

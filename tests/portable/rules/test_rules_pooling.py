@@ -13,7 +13,7 @@ from adabet_onnx.portable.autodiff import plan
 from adabet_onnx.portable.shapes import annotate
 
 node = helper.make_node
-WITHOUT_SCATTER = ("Pad", "Slice")  # what the other way needs is not looked at here
+WITHOUT_SCATTER = ("Pad", "Slice")  # requirements of the alternative are not tested here
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:
@@ -199,7 +199,7 @@ def test_random_geometries(op, opset, allowed, torch_oracle):
 
 
 def first_places(x: np.ndarray, dy: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
-    """The gradient of a two-dimensional MaxPool, by looking for each window's first largest element."""
+    """The gradient of a two-dimensional MaxPool, from the first largest element of each window."""
     dx = np.zeros((x.shape[0], x.shape[1], x.shape[2] + 2 * pad, x.shape[3] + 2 * pad), np.float32)
     padded = np.full(dx.shape, -np.inf)
     inner = slice(pad, -pad or None)

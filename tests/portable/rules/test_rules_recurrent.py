@@ -95,7 +95,7 @@ def test_of_one_input_alone(name, wrt, torch_oracle):
 
 @pytest.mark.parametrize("name", ["LSTM, all outputs", "GRU", "GRU, linear before reset", "RNN"])
 def test_against_finite_differences(name):
-    """Of the reference evaluator, which knows one direction alone."""
+    """With the reference evaluator, which supports only one direction."""
     nodes, feeds = CASES[name]
     check_differences(nodes, feeds, list(feeds), batched=batched(feeds), count=6)
 

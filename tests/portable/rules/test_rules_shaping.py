@@ -1,4 +1,4 @@
-"""Gradient rules of what moves elements: Reshape and its kind, Transpose, Expand, Tile, Concat, Split, Slice."""
+"""Gradient rules that move elements: Reshape and similar, Transpose, Expand, Tile, Concat, Split, Slice."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def build(
 
 
 def case(op: str, opset: int, *inputs: np.ndarray | None, outputs: int = 1, skip: str = "", **attributes: Any) -> Any:
-    """`skip` names the runtime of the two that, in some release, has this case wrong or lacks it."""
+    """`skip` names the runtime that gets this case wrong or lacks it in some release."""
     told = "-".join(f"{k}={v}" for k, v in attributes.items() if not isinstance(v, TensorProto))
     return pytest.param(op, opset, inputs, attributes, outputs, skip, id=f"{op}-{opset}-{told}".replace(" ", ""))
 
@@ -273,7 +273,7 @@ CLASSES, IMAGES = 4, 3
 
 
 def small_net() -> onnx.ModelProto:
-    """Two convolutions, one of them grouped and padded on one side only, with all that may stand between."""
+    """Two convolutions, one of them grouped and padded on one side only, with everything that may come between."""
     weights = {
         "w1": floats(4, 2, 3, 3),
         "b1": floats(4),

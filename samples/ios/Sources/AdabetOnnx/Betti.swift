@@ -1,21 +1,22 @@
-/// First Betti numbers of Vietoris-Rips complexes, by the rule of adabet_onnx/scoring/betti.py, which says why it is right.
+/// First Betti numbers of Vietoris-Rips complexes, counted as in adabet_onnx/scoring/betti.py, which explains why.
 ///
 /// For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
-/// free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+/// free in a subset if the subset contains none of these points, so that it is not the only longest edge of any
+/// triangle. The Betti number is
 ///
 ///     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
 ///
-/// Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none.
+/// Another set of bits says with which points a pair forms such triangles; there are none if all lengths differ.
 final class Loops {
-    /// More than this many points are refused.
+    /// More points are rejected.
     static let mostPoints = 16384
 
     private let given: Int
-    /// Points that are no twin of an earlier one: all below is about them.
+    /// Number of points without duplicates; the fields below refer to these.
     private let points: Int
-    /// 64-bit words of a set of points.
+    /// Number of 64-bit words in a set of points.
     private let words: Int
-    /// Of each given point, its place among those kept.
+    /// Index of each given point among those kept.
     private let place: [Int]
     private let lengthMemory, nearerMemory, levelMemory: Memory
     private var anyLevel = false
@@ -25,12 +26,12 @@ final class Loops {
     private var level: UnsafeMutablePointer<UInt64> { levelMemory.start.assumingMemoryBound(to: UInt64.self) }
 
     /// - Parameters:
-    ///   - distance: the distance of two of the points, in double precision; it is rounded to float32.
-    ///   - count: how many points.
-    /// - Throws: `notFinite` for what is not a distance, `noMemory`.
+    ///   - distance: the distance between two points, in double precision; it is rounded to float32.
+    ///   - count: number of points.
+    /// - Throws: `notFinite` for invalid distances, `noMemory`.
     init(count: Int, distance: (Int, Int) -> Double) throws {
         guard count <= Self.mostPoints else {
-            throw DeviceError(.usage, "there are \(count) points; at most \(Self.mostPoints) are counted with")
+            throw DeviceError(.usage, "there are \(count) points; at most \(Self.mostPoints) are supported")
         }
         let all = try Memory(count * count, times: MemoryLayout<Float>.stride, for: "distances")
         let lengths = all.start.bindMemory(to: Float.self, capacity: count * count)
@@ -49,7 +50,7 @@ final class Loops {
 
     private static func pairs(_ points: Int) -> Int { points > 0 ? points * (points - 1) / 2 : 0 }
 
-    /// Where the pair of two different points stands among all pairs.
+    /// Index of the pair of two different points among all pairs.
     private static func pair(_ a: Int, _ b: Int) -> Int { a < b ? b * (b - 1) / 2 + a : a * (a - 1) / 2 + b }
 
     private static func fill(_ lengths: UnsafeMutablePointer<Float>, _ count: Int, _ distance: (Int, Int) -> Double) throws {
@@ -59,18 +60,18 @@ final class Loops {
                 func wrong(_ why: String) -> DeviceError {
                     DeviceError(.notFinite, "the distance from point \(i) to point \(j) is \(told(length)); \(why)")
                 }
-                guard length >= 0 else { throw wrong("a number is expected that is not negative") }
-                guard i != j || length == 0 else { throw wrong("a point is expected at distance 0 from itself") }
+                guard length >= 0 else { throw wrong("expected a number that is not negative") }
+                guard i != j || length == 0 else { throw wrong("expected 0 from a point to itself") }
                 lengths[i * count + j] = Float(length)
                 guard j >= i || lengths[i * count + j] == lengths[j * count + i] else {
-                    throw wrong("back it is \(distance(j, i)); the same is expected")
+                    throw wrong("expected the same as in the other direction, \(distance(j, i))")
                 }
             }
         }
     }
 
-    /// Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no
-    /// loops of their own: whatever one is joined to at some length, so is the other.
+    /// Drops points at distance 0 from an earlier one that has the same distances to all others. Such duplicates add no
+    /// loops: at every length they are connected to the same points.
     private static func leaveOutTwins(_ lengths: UnsafeMutablePointer<Float>, _ count: Int) -> ([Int], Int) {
         var origin: [Int] = [], place = [Int](repeating: 0, count: count)
         for i in 0..<count {
@@ -82,13 +83,13 @@ final class Loops {
             if twin == nil { origin.append(i) }
         }
         let kept = origin.count
-        for i in 0..<kept {  // what is written stands before what is still to be read
+        for i in 0..<kept {  // writes stay behind the reads
             for j in 0..<kept { lengths[i * kept + j] = lengths[origin[i] * count + origin[j]] }
         }
         return (place, kept)
     }
 
-    /// The sets of the pair of i and j.
+    /// Fills the sets of the pair (i, j).
     private func fillSets(_ i: Int, _ j: Int) {
         let fromI = lengths + i * points, fromJ = lengths + j * points, length = fromI[j]
         let at = Self.pair(i, j) * words
@@ -103,7 +104,7 @@ final class Loops {
         }
     }
 
-    /// The numbers of so many subsets, asked for one after the other; a point may be given twice.
+    /// The Betti numbers of subsets, which are requested one by one; a repeated point counts once.
     func count(_ subsets: Int, of next: () -> [Int]) throws -> [Int] {
         let basis = Basis(pairs: Self.pairs(points))
         return try (0..<subsets).map { _ in try count(next(), basis) }
@@ -127,12 +128,12 @@ final class Loops {
                 if basis.isFree[at] { edges.append((low, high)) }
             }
         }
-        let most = edges.count - (members.count - 1)  // free edges join all points
+        let most = edges.count - (members.count - 1)  // the free edges connect all points
         return most - (anyLevel ? rank(edges, inside, basis, atMost: most) : 0)
     }
 
-    /// The rank of the triangles with two or three equal longest edges. Where one triangle of each edge reaches what it
-    /// can be at most, as is usual, there is nothing to reduce.
+    /// The rank of the triangles with two or three equal longest edges. Usually one triangle per edge reaches the
+    /// maximum, and nothing needs to be reduced.
     private func rank(_ edges: [(low: Int, high: Int)], _ inside: [UInt64], _ basis: Basis, atMost most: Int) -> Int {
         basis.clear()
         for all in [false, true] {
@@ -152,8 +153,8 @@ final class Loops {
         return basis.rank
     }
 
-    /// Adds the triangle of a free edge and a third point, of which one or both other edges are as long. A triangle is
-    /// taken at the last of its free edges only.
+    /// Adds the triangle of a free edge and a third point, one or both of whose other edges are equally long. Each
+    /// triangle is counted only at its last free edge.
     private func add(_ edge: (low: Int, high: Int), third: Int, _ basis: Basis) {
         let length = lengths[edge.low * points + edge.high], last = Self.pair(edge.low, edge.high)
         var sum = [UInt32(last)]
@@ -168,12 +169,12 @@ final class Loops {
     }
 }
 
-/// Sums of pairs mod 2 in echelon form: each a list in descending order, all with different first pairs.
+/// Sums of pairs mod 2 in echelon form: lists in descending order, all with different first pairs.
 private final class Basis {
     private(set) var rank = 0
-    /// For each pair of the subset.
+    /// For each pair, whether it is free in the subset.
     var isFree: [Bool]
-    /// For each pair the sum that starts with it, or -1.
+    /// For each pair, the index of the sum that starts with it, or -1.
     private var first: [Int]
     private var sums: [[UInt32]] = []
 
@@ -190,7 +191,7 @@ private final class Basis {
 
     func starts(_ pair: Int) -> Bool { first[pair] >= 0 }
 
-    /// Adds a sum, and 1 to the rank if it is not a sum of what is there.
+    /// Adds a sum, and 1 to the rank, unless it depends on the basis.
     func add(_ given: [UInt32]) {
         var sum = given
         while let start = sum.first {

@@ -1,19 +1,19 @@
-/// The entry that is worth most of those that memory allows.
+/// The entry with the highest score among those that fit in memory.
 public struct Choice: Sendable {
     public let entry: String
     /// The sum of its layers' scores.
     public let worth: Double
-    /// Bytes that training it takes.
+    /// Bytes needed to train it.
     public let bytes: Int
 }
 
 extension Device {
-    /// Chooses by scores; entries that are worth the same are told apart by what they need, then by their order.
+    /// Chooses an entry by scores; ties go to the smaller memory, then to the first.
     ///
     /// - Parameters:
-    ///   - memory: bytes there are for training; nil for no limit.
-    ///   - batchSize: samples of a step; the package's own where it is left out.
-    /// - Throws: `noMemory` where none fits, which says what the smallest needs.
+    ///   - memory: bytes available for training; nil for no limit.
+    ///   - batchSize: samples per step (default: the package's).
+    /// - Throws: `noMemory` if none fits; the message states the memory of the smallest.
     public func choose(_ scores: Scores, memory: Int? = nil, batchSize: Int? = nil) throws -> Choice {
         let byLayer = Dictionary(scores.layers.map { ($0.name, $0.score) }) { first, _ in first }
         let menu = description.entries.map { MenuItem(name: $0.name, layers: $0.layers, memory: $0.memory) }
@@ -26,7 +26,7 @@ struct MenuItem {
     let layers: [String]
     let memory: [MemoryPair]
 
-    /// Bytes that training takes at a batch size: beyond the last pair, ceil(bytes * b / batch) of it.
+    /// Bytes that training needs at a batch size: beyond the last pair, ceil(bytes * b / batch) of that pair.
     func needs(_ batchSize: Int) -> Int {
         if let pair = memory.first(where: { $0.batch >= batchSize }) { return pair.bytes }
         guard let last = memory.last else { return 0 }
@@ -56,7 +56,7 @@ func chosen(_ menu: [MenuItem], _ scores: [String: Double], memory: Int?, batchS
     }
     guard let best else {
         let smallest = all.map(\.bytes).min() ?? 0
-        let found = "no choice of layers trains in \(memory ?? 0) bytes at a batch size of \(batchSize)"
+        let found = "no choice of layers can be trained in \(memory ?? 0) bytes at a batch size of \(batchSize)"
         throw DeviceError(.noMemory, "\(found): the smallest needs \(smallest)")
     }
     return best

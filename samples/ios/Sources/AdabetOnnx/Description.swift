@@ -1,4 +1,4 @@
-/// What device.json says, checked: docs/device-package.md explains each word.
+/// The checked content of device.json; see docs/device-package.md for its keys.
 public struct Description: Sendable {
     /// The model's name.
     public let model: String
@@ -11,7 +11,7 @@ public struct Description: Sendable {
     public let preprocessing: Preprocessing?
     public let start: Start
     public let scoring: ScoringPlan?
-    /// Choices of layers, at least one.
+    /// The choices of layers; at least one.
     public let entries: [Entry]
     let files: [PackageFile]
     /// The batch size of graphs without training; nil for any.
@@ -19,13 +19,13 @@ public struct Description: Sendable {
 
     public struct Labels: Sendable {
         public let type: TensorType
-        /// nil where the loss has no classes.
+        /// nil if the loss has no classes.
         public let classes: Int?
-        /// A label that is not counted.
+        /// A label that is ignored.
         public let ignored: Int?
     }
 
-    /// What to begin training with.
+    /// Default training options.
     public struct Start: Sendable {
         public let learningRate: Double
         public let batchSize: Int
@@ -34,7 +34,7 @@ public struct Description: Sendable {
     }
 }
 
-/// fed = (x * scale - mean) / std for each channel.
+/// Input = (x * scale - mean) / std for each channel.
 public struct Preprocessing: Sendable {
     public let scale: Float
     /// One number, or one for each channel.
@@ -47,7 +47,7 @@ public struct Preprocessing: Sendable {
 
 public struct ScoringPlan: Sendable {
     let file: PackageFile
-    /// How many samples are looked at, at most.
+    /// Maximum number of samples used.
     public let samples: Int
     let points: Int
     let subsets: Int
@@ -58,7 +58,7 @@ public struct ScoringPlan: Sendable {
 struct ScoredLayer: Sendable {
     let name: String
     let output: String
-    /// Of one sample in that output.
+    /// Elements of one sample in that output.
     let numbers: Int
     /// Elements of its activation.
     let size: Int
@@ -75,9 +75,9 @@ public struct Entry: Sendable {
     public let name: String
     /// Names of the layers that are trained.
     public let layers: [String]
-    /// How many numbers that is.
+    /// Number of trained values.
     public let trained: Int
-    /// The size of what travels.
+    /// Size of the trained tensors in bytes.
     public let selectedBytes: Int
     let frozen: PackageFile?
     let step: PackageFile
@@ -103,14 +103,14 @@ public struct Entry: Sendable {
     var stateBytes: Int { max(tensors.last.map { $0.offset + $0.type.bytes } ?? 0, selectedBytes) }
 }
 
-/// What the frozen graph gives and steps start from.
+/// An input of training steps.
 struct Boundary: Sendable {
     let type: TensorType
-    /// Which of the model's inputs it is, unchanged; nil for what the frozen graph computes.
+    /// Index of the model's input it equals; nil if the frozen graph computes it.
     let input: Int?
 }
 
-/// What changes in training.
+/// A tensor that changes in training.
 struct StateTensor: Sendable {
     enum Kind: String, Sendable, Comparable {
         case parameter, statistic, optimizer
@@ -126,7 +126,7 @@ struct StateTensor: Sendable {
     let offset: Int
 }
 
-/// Bytes that training takes at a batch size.
+/// Bytes that training needs at a batch size.
 struct MemoryPair: Sendable {
     let batch: Int
     let bytes: Int

@@ -21,9 +21,9 @@ public final class Device: Sendable {
     /// Opens a package; every file is checked against its size and SHA-256.
     ///
     /// - Parameters:
-    ///   - folder: where it is.
-    ///   - threads: for one operator of ONNX Runtime. One is best for small models, and kind to the battery.
-    /// - Throws: `wrongFile`, `wrongHash`, `wrongShape` for what is damaged; `runtime` where ONNX Runtime is too old.
+    ///   - folder: the folder of the package.
+    ///   - threads: per operator of ONNX Runtime. One is best for small models, and saves energy.
+    /// - Throws: `wrongFile`, `wrongHash`, `wrongShape` for damaged files; `runtime` if ONNX Runtime is too old.
     public static func open(at folder: URL, threads: Int = 1) async throws -> Device {
         try Device(folder.path, threads: max(1, threads))
     }
@@ -69,8 +69,8 @@ public final class Device: Sendable {
 
     /// Loads a delta or a progress file of this package.
     ///
-    /// - Throws: `wrongModel` where it is of another model or entry; `wrongFile`, `wrongHash`, `wrongShape`, `notFinite`
-    ///   for what is damaged.
+    /// - Throws: `wrongModel` if it belongs to another model or entry; `wrongFile`, `wrongHash`, `wrongShape`,
+    ///   `notFinite` for damaged files.
     public func model(from file: URL) async throws -> Model {
         let (entry, isProgress) = try Saved.look(into: file.path, self)
         let state = try initialState(entry)
@@ -78,13 +78,13 @@ public final class Device: Sendable {
         return try Model(self, entry, state, place)
     }
 
-    /// Memory laid out as the state, with the values that training begins with.
+    /// Memory with the layout of the state and the initial values.
     func initialState(_ entry: Entry) throws -> Memory {
         let path = folder + "/" + entry.state.name, file = try MappedFile(path)
         guard file.bytes.count == entry.state.bytes, SHA256Hash.hex(of: file.bytes) == entry.state.sha256 else {
-            throw DeviceError(.wrongHash, "\(path) was changed after the package had been opened")
+            throw DeviceError(.wrongHash, "\(path) was changed after the package was opened")
         }
-        let state = try Memory(entry.stateBytes, for: "what is trained", zeroed: true)
+        let state = try Memory(entry.stateBytes, for: "the trained values", zeroed: true)
         if let start = file.bytes.baseAddress { state.start.copyMemory(from: start, byteCount: entry.selectedBytes) }
         return state
     }

@@ -24,7 +24,7 @@ public struct DeviceError: Error, LocalizedError, CustomStringConvertible, Senda
         case tooFew = "too few"
         /// The task was cancelled.
         case cancelled
-        /// The model is being trained already.
+        /// The model is already being trained.
         case busy
         /// ONNX Runtime is too old, or reports an error.
         case runtime
@@ -48,7 +48,7 @@ func short(_ name: String) -> String {
     name.count <= 80 ? name : name.prefix(77) + "..."
 }
 
-/// A number for messages: NaN without its sign and bits.
+/// A number for messages: NaN without sign and payload.
 func told(_ number: some BinaryFloatingPoint & CustomStringConvertible) -> String {
     number.isNaN ? "nan" : number.description
 }

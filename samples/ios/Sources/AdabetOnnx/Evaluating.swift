@@ -1,14 +1,14 @@
 import Foundation
 
-/// Loss and accuracy on samples that are not trained on.
+/// Loss and accuracy on held-out samples.
 public struct Evaluation: Sendable {
-    /// Mean loss over the labels that count; NaN where none does.
+    /// Mean loss over the labels that count; NaN if there are none.
     public let loss: Double
-    /// Share of the labels that count which have the largest logit; nil where the loss has no classes.
+    /// Share of correct predictions among the labels that count; nil if the loss has no classes.
     public let accuracy: Double?
 }
 
-/// Held-out samples, what the frozen graph gives of them, and the graph that evaluates.
+/// Held-out samples, their features, and the graph that evaluates them.
 final class EvaluationRun {
     private let device: Device
     private let entry: Entry

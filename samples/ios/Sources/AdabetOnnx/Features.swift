@@ -1,6 +1,6 @@
 import Foundation
 
-/// What training steps start from: what the frozen graph gives, computed once for each sample and kept.
+/// The inputs of training steps: outputs of the frozen graph, computed once for each sample and stored.
 struct Features {
     private enum Source {
         case input(Int)
@@ -14,7 +14,7 @@ struct Features {
         self.samples = samples
         sources = try entry.boundary.map { boundary in
             if let input = boundary.input { return .input(input) }
-            let purpose = "what is kept of \(samples.count) samples"
+            let purpose = "the features of \(samples.count) samples"
             return .made(try Memory(samples.count, times: boundary.type.bytes, for: purpose, advice: ": take fewer"))
         }
         let made = zip(entry.boundary, sources).compactMap { boundary, source -> (TensorType, Memory)? in
@@ -26,7 +26,7 @@ struct Features {
         }
     }
 
-    /// One sample at a time.
+    /// Computes one sample at a time.
     private static func compute(
         _ device: Device, _ frozen: PackageFile, _ samples: CheckedSamples, _ made: [(TensorType, Memory)]
     ) throws {
@@ -41,7 +41,7 @@ struct Features {
         }
     }
 
-    /// Copies a boundary of a sample.
+    /// Copies a boundary value of a sample.
     func copy(_ boundary: Int, _ sample: Int, bytes: Int, to place: UnsafeMutableRawPointer) {
         switch sources[boundary] {
         case .input(let input): samples.copy(input: input, sample: sample, bytes: bytes, to: place)
@@ -50,7 +50,7 @@ struct Features {
     }
 }
 
-/// Room for one sample of the model's inputs, and the tensors over it.
+/// Memory for one sample of the model's inputs, and tensors over it.
 struct SingleSample {
     private let memories: [Memory]
     private let types: [TensorType]
@@ -72,7 +72,7 @@ struct SingleSample {
     }
 }
 
-/// Features and labels of some samples side by side, in memory that is used again.
+/// Features and labels of a batch of samples, in memory that is reused.
 struct Batch {
     private let runtime: Runtime
     private let types: [TensorType]
@@ -91,10 +91,10 @@ struct Batch {
         self.size = size
     }
 
-    /// The labels of the samples that were taken last.
+    /// The labels of the current batch.
     var labelBytes: UnsafeRawBufferPointer { memories[memories.count - 1].bytes }
 
-    /// Tensors of these samples: what training steps start from, and labels.
+    /// The tensors of these samples: inputs of training steps, and labels.
     func values(_ samples: some Collection<Int>) throws -> [Value] {
         for (array, type) in types.enumerated() {
             for (row, sample) in samples.enumerated() {

@@ -1,10 +1,10 @@
-/// An object of device.json whose values are taken out one by one, each looked at before it is used.
+/// An object of device.json whose values are read one by one, and checked before they are used.
 struct Fields {
     private let values: [String: JSON]
-    /// Where it is, for messages.
+    /// Its path, for messages.
     let place: String
 
-    /// Whole numbers that all languages hold exactly.
+    /// Integers that all languages represent exactly.
     static let most = (1 << 53) - 1
 
     init(_ value: JSON, _ place: String) throws {
@@ -15,7 +15,7 @@ struct Fields {
         self.place = short(place)
     }
 
-    /// The same values, with a better name for messages.
+    /// The same values, with another name for messages.
     func called(_ name: String) -> Fields { Fields(values: values, place: name) }
 
     private init(values: [String: JSON], place: String) {
@@ -26,7 +26,7 @@ struct Fields {
     func wrong(_ why: String) -> DeviceError { DeviceError(.wrongFile, "device.json: \(why)") }
     func misshapen(_ why: String) -> DeviceError { DeviceError(.wrongShape, "device.json: \(why)") }
 
-    /// nil where it is null or not there.
+    /// nil if it is null or missing.
     func given(_ key: String) -> JSON? {
         guard let value = values[key], !value.isNull else { return nil }
         return value
@@ -47,7 +47,7 @@ struct Fields {
         return text
     }
 
-    /// Names go to a C interface and into messages.
+    /// A non-empty string; names go to a C interface and into messages.
     func name(_ key: String) throws -> String {
         let text = try text(key)
         guard !text.isEmpty else { throw wrong("'\(key)' of \(place) is empty") }
@@ -97,7 +97,9 @@ struct Fields {
 
     func texts(_ key: String) throws -> [String] {
         try list(key).map { item in
-            guard case .string(let text) = item else { throw wrong("'\(key)' of \(place) has something that is not a string") }
+            guard case .string(let text) = item else {
+                throw wrong("'\(key)' of \(place) has an item that is not a string")
+            }
             return text
         }
     }
@@ -124,7 +126,7 @@ struct Fields {
     func dtype(_ key: String) throws -> DataType {
         let text = try text(key)
         guard let dtype = DataType(rawValue: text) else {
-            throw misshapen("'\(key)' of \(place) is '\(short(text))', which is not known here")
+            throw misshapen("'\(key)' of \(place) is '\(short(text))', which is not supported")
         }
         return dtype
     }
@@ -133,16 +135,16 @@ struct Fields {
 /// Whether a shape has an axis of samples.
 enum Batched {
     case no
-    /// It is the first.
+    /// It is the first axis.
     case first
-    /// It may be anywhere, and of several rows for each sample.
+    /// It may be any axis, and be a multiple of the number of samples.
     case anywhere
 }
 
 extension Fields {
     static let mostDimensions = 16
 
-    /// A shape, together with what it is of.
+    /// Reads a shape and the tensor's type.
     func type(_ name: String, _ dtype: DataType, shape key: String, _ batched: Batched) throws -> TensorType {
         let items = try list(key)
         guard items.count <= Self.mostDimensions else {
@@ -156,7 +158,7 @@ extension Fields {
             throw misshapen("'\(key)' of \(place) has more than one axis of samples")
         }
         guard let made = TensorType(name: name, dtype: dtype, shape: shape) else {
-            throw misshapen("'\(key)' of \(place) is larger than any memory")
+            throw misshapen("'\(key)' of \(place) is too large")
         }
         return made
     }

@@ -6,7 +6,7 @@ import Foundation
     import Musl
 #endif
 
-/// A file that is open for reading, and a file for certain: a pipe or a folder is refused, not waited for.
+/// A regular file open for reading: pipes and folders are rejected without blocking.
 private final class OpenFile {
     let descriptor: Int32
     let size: Int
@@ -26,7 +26,7 @@ private final class OpenFile {
 
     deinit { close(descriptor) }
 
-    /// Reads until the buffer is full or the file ends; how many bytes.
+    /// Reads until the buffer is full or the file ends; returns the number of bytes.
     func fill(_ start: UnsafeMutableRawPointer, _ count: Int) throws -> Int {
         var done = 0
         while done < count {
@@ -41,7 +41,7 @@ private final class OpenFile {
 }
 
 enum Files {
-    /// The whole of a file that has at most so many bytes.
+    /// Reads a whole file of at most so many bytes.
     static func read(_ path: String, atMost most: Int) throws -> Memory {
         let file = try OpenFile(path)
         guard file.size <= most else {
@@ -56,7 +56,7 @@ enum Files {
 
     static func size(_ path: String) throws -> Int { try OpenFile(path).size }
 
-    /// Size and SHA-256, read part by part.
+    /// Size and SHA-256, computed in chunks.
     static func hash(_ path: String) throws -> (bytes: Int, hex: String) {
         let file = try OpenFile(path), part = try Memory(1 << 18, for: "reading files")
         var hash = SHA256Hash()
@@ -69,13 +69,14 @@ enum Files {
         }
     }
 
-    /// Whether there is something of that name, readable or not.
+    /// Whether the path exists, readable or not.
     static func exists(_ path: String) -> Bool {
         var status = stat()
         return stat(path, &status) == 0 || errno != ENOENT
     }
 
-    /// Writes beside the path, flushes to the disk, and renames: a file of that name is replaced as a whole or not at all.
+    /// Writes a temporary file, flushes it to disk and renames it: an existing file is replaced completely or not at
+    /// all.
     static func store(_ parts: [UnsafeRawBufferPointer], to path: String) throws {
         let beside = path + ".partial"
         let descriptor = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
@@ -111,7 +112,7 @@ enum Files {
         #endif
     }
 
-    /// So that the new name is on the disk too; not all file systems can, and then that is as good as it gets.
+    /// Flushes the folder, so that the new name is on the disk too; file systems that do not support this are ignored.
     private static func flushFolder(of path: String) {
         let folder = (path as NSString).deletingLastPathComponent
         let descriptor = open(folder.isEmpty ? "." : folder, O_RDONLY | O_CLOEXEC)
@@ -125,8 +126,8 @@ enum Files {
     }
 }
 
-/// A file in memory without being read into it: pages come as they are looked at and cost nothing where memory is short.
-final class MappedFile: @unchecked Sendable {  // what it points to is never written to
+/// A memory-mapped file: pages are loaded on access, and the system can drop them when memory is short.
+final class MappedFile: @unchecked Sendable {  // the mapped memory is never written to
     let bytes: UnsafeRawBufferPointer
 
     init(_ path: String) throws {
@@ -137,7 +138,7 @@ final class MappedFile: @unchecked Sendable {  // what it points to is never wri
         }
         let start = mmap(nil, file.size, PROT_READ, MAP_PRIVATE, file.descriptor, 0)
         guard let start, start != MAP_FAILED else {
-            throw DeviceError(.noMemory, "there is not enough memory to look at \(path)")
+            throw DeviceError(.noMemory, "there is not enough memory to map \(path)")
         }
         bytes = UnsafeRawBufferPointer(start: start, count: file.size)
     }

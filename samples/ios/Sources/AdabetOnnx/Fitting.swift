@@ -8,7 +8,8 @@ public struct FitOptions: Sendable {
     public var epochs: Int?
     /// Random seed of the order of samples.
     public var seed: UInt32?
-    /// A file written after each epoch, from which training resumes if it exists. That samples are the same is up to you.
+    /// A file written after each epoch, from which training resumes if it exists. The caller must pass the same
+    /// samples.
     public var progress: URL?
     /// Evaluated after each epoch.
     public var heldOut: Samples?
@@ -31,17 +32,17 @@ public struct TrainingProgress: Sendable {
     /// From 1.
     public let epoch: Int
     public let epochs: Int
-    /// Of all epochs, from 1.
+    /// Over all epochs, from 1.
     public let step: Int
     public let stepsPerEpoch: Int
-    /// Of the step; with `epochDone`, the mean over the epoch's samples.
+    /// Loss of the step; with `epochDone`, the mean over the epoch's samples.
     public let loss: Double
     public let epochDone: Bool
-    /// With `epochDone`, where there are held-out samples.
+    /// With `epochDone`, if there are held-out samples.
     public let heldOut: Evaluation?
 }
 
-/// Where training is: after complete epochs.
+/// The position in training, after complete epochs.
 struct Place: Equatable, Sendable {
     var epoch: Int
     var step: Int
@@ -54,13 +55,13 @@ extension Model {
     ///
     /// - Parameter onProgress: called and awaited after each step and each epoch: training is
     ///   paused until it returns. To stop, cancel the task.
-    /// - Throws: `notFinite` where the loss is, `cancelled` where the task was, and others; what complete epochs had learned
-    ///   remains, and `fit` resumes from there.
+    /// - Throws: `notFinite` if the loss is not finite, `cancelled` if the task was cancelled, and others; the model
+    ///   keeps the values of the last complete epoch, and `fit` resumes from there.
     public func fit(
         _ samples: Samples, _ options: FitOptions = FitOptions(),
         onProgress: (@Sendable (TrainingProgress) async -> Void)? = nil
     ) async throws {
-        guard !isTraining else { throw DeviceError(.busy, "the model is being trained already") }
+        guard !isTraining else { throw DeviceError(.busy, "the model is already being trained") }
         isTraining = true
         defer { isTraining = false }
         let plan = try FitPlan(device, samples, options)
@@ -90,7 +91,7 @@ extension Model {
         return try run.evaluate(stateValues(device.runtime, kept, entry.kept))
     }
 
-    /// The values of the progress file, if there is one; and whether they are of this training.
+    /// Loads the values of the progress file, if it exists, and checks that they belong to this training.
     private func takeProgress(_ plan: FitPlan) throws {
         var source = "this model"
         if let path = plan.progressPath, Files.exists(path) {
@@ -105,9 +106,10 @@ extension Model {
             place.step == whole.partialValue
         else {
             let found = "seed \(place.seed), batch size \(place.batchSize), \(place.step) steps after epoch \(place.epoch)"
-            let expected = "seed \(plan.seed), batch size \(plan.batchSize), \(plan.steps) steps in an epoch"
+            let expected = "seed \(plan.seed), batch size \(plan.batchSize), \(plan.steps) steps per epoch"
             throw DeviceError(
-                .wrongModel, "\(source) is of another training: \(found); expected \(expected). Remove it to start again")
+                .wrongModel,
+                "\(source) belongs to another training run: \(found); expected \(expected). Remove it to start again")
         }
     }
 
@@ -122,19 +124,19 @@ extension Model {
             let loss = try run.next(rows)
             sum += loss * Double(rows.count)
             await onProgress?(plan.progress(epoch, run.step, loss, epochDone: false, heldOut: nil))
-            await Task.yield()  // a step is long work for a thread that tasks share
+            await Task.yield()  // a step blocks a shared thread for long
         }
         try checkCancelled(epoch, run.step)
         return sum / Double(order.count)
     }
 
-    /// Keeps the values of a complete epoch, and stores them.
+    /// Keeps and stores the values of a complete epoch.
     private func end(_ epoch: Int, _ run: FitRun, _ plan: FitPlan) throws {
         if let name = notFinite(entry.tensors, in: run.values) {
-            let advice = "take a smaller learning rate than \(plan.learningRate)"
+            let advice = "use a learning rate below \(plan.learningRate)"
             throw DeviceError(.notFinite, "'\(short(name))' is not finite after epoch \(epoch): \(advice)")
         }
-        let values = try Memory(entry.stateBytes, for: "what is trained")
+        let values = try Memory(entry.stateBytes, for: "the trained values")
         values.copy(from: run.values, count: entry.stateBytes)
         kept = values
         place = Place(epoch: epoch, step: run.step, seed: Int(plan.seed), batchSize: plan.batchSize)
@@ -148,14 +150,14 @@ extension Model {
     }
 }
 
-/// What was asked for, checked.
+/// The checked options.
 private struct FitPlan {
     let samples: CheckedSamples
     let learningRate: Double
     let batchSize: Int
     let epochs: Int
     let seed: UInt32
-    /// In an epoch.
+    /// Steps per epoch.
     let steps: Int
     let progressPath: String?
 
@@ -199,7 +201,7 @@ private final class FitRun {
     private let loss, logits, rate, number: Memory
     private let lossValue, rateValue, numberValue: Value
     private let learningRate: Double
-    /// Which set holds the values.
+    /// The set that holds the current values.
     private var now = 0
     /// Steps so far.
     private(set) var step: Int
@@ -211,7 +213,7 @@ private final class FitRun {
         self.entry = entry
         self.step = step
         learningRate = plan.learningRate
-        let states = try (0..<2).map { _ in try Memory(entry.stateBytes, for: "what is trained", zeroed: true) }
+        let states = try (0..<2).map { _ in try Memory(entry.stateBytes, for: "the trained values", zeroed: true) }
         states[0].copy(from: start, count: entry.stateBytes)
         self.states = states
         tensors = try states.map { try stateValues(device.runtime, $0, entry.tensors) }
@@ -233,7 +235,7 @@ private final class FitRun {
         graph = try device.graph(entry.step, ins: ins, outs: outs)
     }
 
-    /// A step with these samples; its loss.
+    /// Runs a step on these samples; returns its loss.
     func next(_ samples: ArraySlice<Int>) throws -> Double {
         number.start.storeBytes(of: Int64(step + 1), as: Int64.self)
         let logits = try Value(device.runtime, entry.logits, over: logits, samples: samples.count)
@@ -243,7 +245,7 @@ private final class FitRun {
         step += 1
         let found = loss.start.load(as: Float.self)
         guard found.isFinite else {
-            let advice = "take a smaller learning rate than \(learningRate), and look at the data"
+            let advice = "use a learning rate below \(learningRate), and check the data"
             throw DeviceError(.notFinite, "the loss is \(told(found)) in step \(step): \(advice)")
         }
         return Double(found)

@@ -2,7 +2,7 @@
 enum JSON: Sendable {
     case null
     case bool(Bool)
-    /// The second is the number where it is written as a whole one that an Int holds.
+    /// The second value is the number if it is written as an integer that fits into an Int.
     case number(Double, Int?)
     case string(String)
     case array([JSON])
@@ -13,8 +13,8 @@ enum JSON: Sendable {
 
     /// Parses a whole text.
     ///
-    /// - Parameter what: the name of the text for messages.
-    /// - Throws: `wrongFile`, also for a key that is twice in an object, for it can be meant in two ways.
+    /// - Parameter what: name of the text for messages.
+    /// - Throws: `wrongFile`, also for duplicate keys, which are ambiguous.
     static func parse(_ bytes: UnsafeRawBufferPointer, _ what: String) throws -> JSON {
         guard bytes.count <= mostBytes else {
             throw DeviceError(.wrongFile, "\(what) has \(bytes.count) bytes; expected at most \(mostBytes)")
@@ -22,11 +22,11 @@ enum JSON: Sendable {
         var reader = JSONReader(bytes: bytes, what: what)
         let value = try reader.value(depth: 1)
         reader.skipBlanks()
-        guard reader.at == bytes.count else { throw reader.wrong("something after the value") }
+        guard reader.at == bytes.count else { throw reader.wrong("unexpected text after the value") }
         return value
     }
 
-    /// What it is, for messages.
+    /// Its type, for messages.
     var kind: String {
         switch self {
         case .null: return "null"
@@ -140,12 +140,12 @@ private struct JSONReader {
                 throw notOfString()
             }
         }
-        throw wrong("a string that does not end")
+        throw wrong("an unterminated string")
     }
 
-    private func notOfString() -> DeviceError { wrong("a character or escape that a string cannot have") }
+    private func notOfString() -> DeviceError { wrong("an invalid character or escape in a string") }
 
-    /// What follows a backslash; false where it is not an escape.
+    /// Reads what follows a backslash; returns false if it is not an escape.
     private mutating func escape(_ units: inout [UInt8]) -> Bool {
         let letter = bytes[at]
         at += 1
@@ -164,7 +164,8 @@ private struct JSONReader {
         return true
     }
 
-    /// What follows `\u`, with the second half of a surrogate pair. NUL is refused: names go to a C interface.
+    /// Reads what follows `\u`, including the second half of a surrogate pair. NUL is rejected, since names go to a C
+    /// interface.
     private mutating func escapedScalar() -> Unicode.Scalar? {
         guard let first = hex4(), first != 0 else { return nil }
         guard (0xd800..<0xdc00).contains(first) else { return Unicode.Scalar(first) }
@@ -196,12 +197,12 @@ private struct JSONReader {
         guard take(UInt8(ascii: "0")) || digits() else { throw wrong("an unknown value") }
         if take(UInt8(ascii: ".")) {
             whole = false
-            guard digits() else { throw wrong("a number that ends with its point") }
+            guard digits() else { throw wrong("a number that ends with a decimal point") }
         }
         if take(UInt8(ascii: "e")) || take(UInt8(ascii: "E")) {
             whole = false
             if !take(UInt8(ascii: "+")) { _ = take(UInt8(ascii: "-")) }
-            guard digits() else { throw wrong("a number without its exponent") }
+            guard digits() else { throw wrong("a number with an incomplete exponent") }
         }
         guard at - start < 64 else { throw wrong("a number with too many digits") }
         let text = String(decoding: bytes[start..<at], as: UTF8.self)
@@ -211,7 +212,7 @@ private struct JSONReader {
 }
 
 extension String {
-    /// nil where the bytes are not UTF-8.
+    /// nil if the bytes are not UTF-8.
     fileprivate init?(validatingUTF8Bytes bytes: [UInt8]) {
         var decoder = UTF8()
         var iterator = bytes.makeIterator()

@@ -1,11 +1,11 @@
 import Foundation
 
-/// Memory that is there or is an error: Swift's own arrays end the program if there is none.
+/// Memory whose allocation can fail with an error: Swift's arrays end the program instead.
 final class Memory {
     let start: UnsafeMutableRawPointer
     let count: Int
 
-    /// Room for so many bytes, aligned for any tensor.
+    /// Allocates bytes, aligned for any tensor.
     ///
     /// - Parameter purpose: what it is for, as in "there is not enough memory for …".
     init(_ count: Int, for purpose: String, zeroed: Bool = false, advice: String = "") throws {
@@ -18,7 +18,7 @@ final class Memory {
         if zeroed { memset(made, 0, count) }
     }
 
-    /// Room for so many items of so many bytes.
+    /// Allocates so many items of so many bytes.
     convenience init(
         _ items: Int, times bytes: Int, for purpose: String, zeroed: Bool = false, advice: String = ""
     ) throws {

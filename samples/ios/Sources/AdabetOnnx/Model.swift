@@ -6,9 +6,9 @@ import Foundation
 public actor Model {
     public nonisolated let device: Device
     public nonisolated let entry: Entry
-    /// After the last complete epoch, laid out as the state.
+    /// The values after the last complete epoch, with the layout of the state.
     var kept: Memory
-    /// Where training is; nil before any.
+    /// The position in training; nil before any.
     var place: Place?
     var isTraining = false
     private var predictionGraph: Graph?
@@ -25,7 +25,7 @@ public actor Model {
 
     /// Restores the values of the package.
     public func reset() throws {
-        guard !isTraining else { throw DeviceError(.busy, "the model is being trained: end that first") }
+        guard !isTraining else { throw DeviceError(.busy, "the model is being trained: stop that first") }
         kept = try device.initialState(entry)
         place = nil
     }
@@ -64,8 +64,8 @@ public actor Model {
 
     // MARK: - Files
 
-    /// Writes the trained values as a delta, a file to be sent: it goes into the same model on any device, or into the artifacts with
-    /// `adabet-onnx delta apply`. The file is written atomically.
+    /// Writes the trained values as a delta, a file to be sent: it can be loaded into the same model on any device, or
+    /// applied to the artifacts with `adabet-onnx delta apply`. The file is written atomically.
     public func saveDelta(to file: URL) throws {
         if let name = notFinite(entry.kept, in: kept) {
             throw DeviceError(.notFinite, "'\(short(name))' is not finite")
@@ -73,18 +73,19 @@ public actor Model {
         try Saved.save(file.path, device, entry, kept, nil)
     }
 
-    /// The file that the package's ordinary model reads what is trained from: beside it, it makes that model personal.
+    /// The file from which the package's ordinary model reads the trained tensors: next to it, it makes that model
+    /// personal.
     public func saveSelected(to file: URL) throws {
         try Files.store([UnsafeRawBufferPointer(start: kept.start, count: entry.selectedBytes)], to: file.path)
     }
 }
 
-/// Tensors over memory that is laid out as the state.
+/// Tensors over memory with the layout of the state.
 func stateValues(_ runtime: Runtime, _ memory: Memory, _ tensors: some Sequence<StateTensor>) throws -> [Value] {
     try tensors.map { try Value(runtime, $0.type, over: memory, at: $0.offset) }
 }
 
-/// The name of the first of some tensors that has a number which is NaN or infinite.
+/// The name of the first tensor that has a NaN or infinite number.
 func notFinite(_ tensors: some Sequence<StateTensor>, in memory: Memory) -> String? {
     tensors.first { tensor in
         let numbers = UnsafeRawBufferPointer(start: memory.start + tensor.offset, count: tensor.type.bytes)
@@ -98,7 +99,7 @@ public struct Output: Sendable {
     public let shape: [Int]
     public let data: Data
 
-    /// Its numbers, where they are float32.
+    /// Its numbers, if they are float32.
     public var floats: [Float] {
         guard dtype == .float32 else { return [] }
         return data.withUnsafeBytes { bytes in
@@ -107,7 +108,7 @@ public struct Output: Sendable {
     }
 }
 
-/// An output of batches, which are joined along the axis of samples.
+/// An output of several batches, concatenated along the axis of samples.
 private struct OutputParts {
     let type: TensorType
     private var parts: [Data] = []

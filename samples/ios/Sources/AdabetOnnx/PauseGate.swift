@@ -1,4 +1,4 @@
-/// A door that training goes through after each step: while it is shut, training is paused.
+/// A gate that training passes after each step: while it is closed, training is paused.
 ///
 ///     try await model.fit(samples) { _ in await gate.passed() }
 public actor PauseGate {
@@ -16,7 +16,7 @@ public actor PauseGate {
         waiting.removeAll()
     }
 
-    /// Returns when the door is open, or the task is cancelled.
+    /// Returns when the gate is open, or the task is cancelled.
     public func passed() async {
         guard isShut, !Task.isCancelled else { return }
         count += 1

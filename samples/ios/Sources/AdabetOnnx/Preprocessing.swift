@@ -1,7 +1,7 @@
-/// From raw numbers and pictures to what the model takes.
+/// Converts raw numbers and pictures to the model's input.
 extension Device {
-    /// Raw numbers of whole samples, such as pixels of 0 to 255, as an input takes them: scale, mean, std, and the order of
-    /// colours (raw ones are red, green, blue). What the package says nothing of stays as it is.
+    /// Converts raw numbers of whole samples, such as pixels from 0 to 255, to an input: scale, mean, std, and the
+    /// order of colours (raw ones are red, green, blue). Steps that the package does not define are skipped.
     public func preprocess(_ numbers: inout [Float], input: Int = 0) throws {
         guard description.inputs.indices.contains(input) else {
             throw DeviceError(.usage, "there is no input \(input); the model has \(description.inputs.count)")
@@ -28,18 +28,18 @@ extension Device {
         }
     }
 
-    /// A picture in the form of the model's input; transparency is left out, and where the model takes one channel it is the picture's
-    /// luma (ITU-R 601, as Pillow makes it).
+    /// Converts a picture to the model's input. Transparency is dropped; if the model has one channel, it is the luma
+    /// (ITU-R 601, as in Pillow).
     ///
     /// - Parameters:
-    ///   - rgba: four bytes a pixel, row by row.
-    ///   - width: in pixels; as `pictureSize` says: scale the picture before.
+    ///   - rgba: four bytes per pixel, row by row.
+    ///   - width: in pixels; must equal `pictureSize`: scale the picture first.
     public func input(fromRGBA rgba: [UInt8], width: Int, height: Int) throws -> [Float] {
         let wanted = try pictureSize(), layout = try pictureLayout()
         guard wanted.width == width, wanted.height == height, rgba.count == 4 * width * height else {
             let found = "the picture has \(width) x \(height) pixels in \(rgba.count) bytes"
             throw DeviceError(
-                .wrongShape, "\(found); the model takes \(wanted.width) x \(wanted.height) with 4 bytes a pixel")
+                .wrongShape, "\(found); the model takes \(wanted.width) x \(wanted.height) with 4 bytes per pixel")
         }
         let pixels = width * height, channels = layout.channels
         var numbers = [Float](repeating: 0, count: pixels * channels)
@@ -55,7 +55,7 @@ extension Device {
         return numbers
     }
 
-    /// Width and height of the pictures that the model takes.
+    /// Width and height of the pictures that the model expects.
     public func pictureSize() throws -> (width: Int, height: Int) {
         _ = try pictureLayout()
         let shape = description.inputs[0].shape.map(\.count)
@@ -73,13 +73,13 @@ extension Device {
         guard shape.count == 4, pictureAxis == 1 || pictureAxis == 3, [1, 3].contains(shape[pictureAxis]),
             type.dtype == .float32
         else {
-            throw DeviceError(.wrongShape, "the model's input '\(short(type.name))' of shape \(shape) takes no pictures")
+            throw DeviceError(.wrongShape, "the input '\(short(type.name))' of shape \(shape) cannot take pictures")
         }
         return try ChannelLayout(type, axis: pictureAxis)
     }
 }
 
-/// Samples as blocks of channels x inner numbers, one after the other.
+/// Samples as blocks of channels x inner numbers, one after another.
 private struct ChannelLayout {
     let channels: Int
     let inner: Int

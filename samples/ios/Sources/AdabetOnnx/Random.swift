@@ -2,7 +2,7 @@
 struct Random {
     private var state: UInt32
 
-    /// Epochs of more samples cannot be shuffled.
+    /// Limit of the samples that can be shuffled.
     static let most = 1 << 21
 
     init(seed: UInt32, stream: UInt32) {
@@ -19,7 +19,7 @@ struct Random {
         return z ^ z >> 16
     }
 
-    /// From 0 to n - 1; n is 1 to 2^21.
+    /// A number from 0 to n - 1; n is 1 to 2^21.
     mutating func below(_ n: Int) -> Int {
         Int((UInt64(next()) * UInt64(n)) >> 32)
     }

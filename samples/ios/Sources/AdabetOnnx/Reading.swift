@@ -1,4 +1,4 @@
-/// From the JSON of device.json to a description.
+/// Reads a description from the JSON of device.json.
 extension Description {
     init(_ json: JSON) throws {
         let fields = try Fields(json, "device.json")
@@ -7,7 +7,7 @@ extension Description {
             throw fields.wrong("'format' is '\(short(format))'; expected 'adabet-onnx/device'")
         }
         guard case .number(_, 1)? = fields.given("version") else {
-            throw fields.wrong("'version' is not 1, which is all that this program reads: take a newer program")
+            throw fields.wrong("'version' is not 1, the only version that this program reads: use a newer program")
         }
         let files = PackageFiles(try fields.list("files").map { try PackageFile(try Fields($0, "'files'")) })
         try files.checkUnique(fields)
@@ -36,7 +36,7 @@ extension Description {
         }
     }
 
-    /// Names of files that are rewritten for a personal model: their size alone is checked.
+    /// Names of files that are rewritten for a personal model: only their size is checked.
     var selected: Set<String> { Set(entries.map(\.selected.name)) }
 }
 
@@ -52,14 +52,16 @@ struct PackageFiles {
     init(_ all: [PackageFile]) { self.all = all }
 
     func checkUnique(_ fields: Fields) throws {
-        if let name = firstRepeated(all.map(\.name)) { throw fields.wrong("'\(short(name))' is twice among 'files'") }
+        if let name = firstRepeated(all.map(\.name)) {
+            throw fields.wrong("'\(short(name))' is listed twice in 'files'")
+        }
     }
 
     /// The file that a key names.
     func named(_ key: String, _ fields: Fields) throws -> PackageFile {
         let name = try fields.text(key)
         guard let file = all.first(where: { $0.name == name }) else {
-            throw fields.wrong("'\(key)' of \(fields.place) is '\(short(name))', which is not among 'files'")
+            throw fields.wrong("'\(key)' of \(fields.place) is '\(short(name))', which is not in 'files'")
         }
         return file
     }

@@ -1,4 +1,4 @@
-/// From the JSON of an entry to its parts.
+/// Reads entries from JSON.
 extension Entry {
     init(_ given: Fields, _ files: PackageFiles, _ inputs: [TensorType], _ labels: Description.Labels) throws {
         let name = try given.name("name")
@@ -56,7 +56,8 @@ extension Entry {
         for (place, tensor) in tensors.enumerated() {
             let name = short(tensor.type.name)
             guard tensor.offset >= end, tensor.offset - end < 64 else {
-                throw fields.misshapen("\(name) begins at \(tensor.offset); expected the next multiple of 64 from \(end) on")
+                throw fields.misshapen(
+                    "\(name) begins at \(tensor.offset); expected the next multiple of 64 at or after \(end)")
             }
             end = tensor.offset + tensor.type.bytes
             guard place == 0 || tensor.kind >= tensors[place - 1].kind else {
@@ -64,7 +65,7 @@ extension Entry {
                 throw fields.wrong("tensors of \(fields.place) are not \(expected)")
             }
             guard tensor.kind != .optimizer || tensor.type.bytes <= selectedBytes else {
-                throw fields.misshapen("\(name) is larger than all that is trained")
+                throw fields.misshapen("\(name) is larger than everything that is trained")
             }
         }
         guard tensors.first?.kind == .parameter else { throw fields.wrong("\(fields.place) has no parameters") }

@@ -1,7 +1,7 @@
 import COnnxRuntime
 
-/// The door to ONNX Runtime: its C API of version 17, which later releases have too.
-final class Runtime: @unchecked Sendable {  // what it points to is made once, and ONNX Runtime locks what it must
+/// Access to ONNX Runtime through version 17 of its C API, which later releases have too.
+final class Runtime: @unchecked Sendable {  // immutable after init, and ONNX Runtime is thread-safe
     private static let apiVersion: UInt32 = 17
     private static let oldest = "1.17"
 
@@ -13,7 +13,7 @@ final class Runtime: @unchecked Sendable {  // what it points to is made once, a
 
     /// - Parameters:
     ///   - needed: the oldest release that the package names.
-    ///   - threads: for one operator.
+    ///   - threads: per operator.
     init(needed: String, threads: Int) throws {
         let base = OrtGetApiBase()!
         version = String(cString: base.pointee.GetVersionString()!)
@@ -27,7 +27,7 @@ final class Runtime: @unchecked Sendable {  // what it points to is made once, a
         try check("threads", api.pointee.SetIntraOpNumThreads(options, Int32(clamping: threads)))
         try check("threads", api.pointee.SetInterOpNumThreads(options, 1))
         try check("log level", api.pointee.SetSessionLogSeverityLevel(options, Int32(ORT_LOGGING_LEVEL_FATAL.rawValue)))
-        try check("memory", api.pointee.DisableMemPattern(options))  // else one block more, as large as a whole run
+        try check("memory", api.pointee.DisableMemPattern(options))  // otherwise one more block as large as a run
         try check("memory", api.pointee.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &cpu))
     }
 
@@ -37,19 +37,19 @@ final class Runtime: @unchecked Sendable {  // what it points to is made once, a
         api.pointee.ReleaseEnv(environment)
     }
 
-    /// Throws what ONNX Runtime says of a call.
+    /// Throws the error of a call of ONNX Runtime.
     func check(_ what: String, _ status: OrtStatusPtr?) throws {
         guard let status else { return }
         let said = String(cString: api.pointee.GetErrorMessage(status)!)
         api.pointee.ReleaseStatus(status)
         let signs = ["bad_alloc", "Failed to allocate memory", "out of memory"]
         guard !signs.contains(where: { said.contains($0) }) else {
-            throw DeviceError(.noMemory, "ONNX Runtime has not enough memory, \(what): \(said). Take a smaller batch size")
+            throw DeviceError(.noMemory, "ONNX Runtime is out of memory, \(what): \(said). Use a smaller batch size")
         }
         throw DeviceError(.runtime, "ONNX Runtime, \(what): \(said)")
     }
 
-    /// A graph; the file that it reads weights from lies beside it and is mapped into memory.
+    /// A graph; the file with its weights is next to it and is memory-mapped.
     func session(_ path: String, _ name: String) throws -> OpaquePointer {
         var session: OpaquePointer?
         try check(name, api.pointee.CreateSession(environment, path, options, &session))
@@ -76,13 +76,13 @@ func newEnough(_ version: String, for needed: String) -> Bool {
     return !have.lexicographicallyPrecedes(want)
 }
 
-/// A tensor of ONNX Runtime, and the memory that it lies over.
+/// A tensor of ONNX Runtime, and its memory.
 final class Value {
     let pointer: OpaquePointer
     private let runtime: Runtime
     private let memory: Memory?
 
-    /// Over memory of one's own: of so many samples, where it has an axis of samples.
+    /// Over the caller's memory; with so many samples if it has an axis of samples.
     init(_ runtime: Runtime, _ type: TensorType, over memory: Memory, at offset: Int = 0, samples: Int = 1) throws {
         precondition(offset >= 0 && type.bytes(samples: samples) <= memory.count - offset)
         pointer = try runtime.tensor(type, memory.start + offset, samples)
@@ -90,7 +90,7 @@ final class Value {
         self.memory = memory
     }
 
-    /// That ONNX Runtime has made.
+    /// A tensor that ONNX Runtime created.
     fileprivate init(_ runtime: Runtime, taking pointer: OpaquePointer) {
         self.pointer = pointer
         self.runtime = runtime
@@ -99,7 +99,7 @@ final class Value {
 
     deinit { runtime.api.pointee.ReleaseValue(pointer) }
 
-    /// Shape and bytes; wrong where it has another data type or shape than this.
+    /// Shape and bytes; throws if data type or shape differ from this type.
     func withBytes<T>(_ type: TensorType, samples: Int, _ body: (UnsafeRawBufferPointer) throws -> T) throws -> T {
         try withBytes(type.name, type.dtype, body: { bytes, shape in
             guard shape == type.extents(samples: samples) else {
@@ -110,7 +110,7 @@ final class Value {
         })
     }
 
-    /// Its bytes and its shape; wrong where it has another data type.
+    /// Its bytes and its shape; throws if it has another data type.
     func withBytes<T>(
         _ name: String, _ dtype: DataType, body: (UnsafeRawBufferPointer, [Int]) throws -> T
     ) throws -> T {
@@ -137,7 +137,7 @@ final class Value {
     }
 }
 
-/// Something that a graph may be fed, or gives.
+/// A possible input or output of a graph.
 struct Slot {
     let name: String
     let dtype: DataType
@@ -150,15 +150,15 @@ struct Slot {
     init(_ type: TensorType) { self.init(type.name, type.dtype) }
 }
 
-/// A graph that is fed what it has of some slots, and asked for others.
+/// A graph that takes those of the input slots that it has, and returns the output slots.
 final class Graph {
     private let runtime: Runtime
     private let file: String
     private let session: OpaquePointer
-    /// Names of the inputs that it has, and of the outputs that are asked for.
+    /// Names of the inputs that it has, and of the requested outputs.
     private var inputs: [UnsafeMutablePointer<CChar>] = []
     private var outputs: [UnsafeMutablePointer<CChar>] = []
-    /// Which slot each input is.
+    /// The slot of each input.
     private var slots: [Int] = []
 
     init(_ runtime: Runtime, _ folder: String, _ file: PackageFile, ins: [Slot], outs: [Slot]) throws {
@@ -179,7 +179,7 @@ final class Graph {
         for (place, name) in try names(api.pointee.SessionGetInputCount, api.pointee.SessionGetInputName).enumerated() {
             guard let slot = ins.firstIndex(where: { $0.name == name }) else {
                 throw DeviceError(
-                    .wrongFile, "\(file) has an input '\(short(name))' of which device.json says nothing")
+                    .wrongFile, "\(file) has an input '\(short(name))' that device.json does not list")
             }
             try checkType(ins[slot], place, api.pointee.SessionGetInputTypeInfo)
             inputs.append(copied(name))
@@ -193,7 +193,7 @@ final class Graph {
         for slot in outs {
             guard let place = found.firstIndex(of: slot.name) else {
                 throw DeviceError(
-                    .wrongFile, "\(file) has no output '\(short(slot.name))', which device.json says it has")
+                    .wrongFile, "\(file) has no output '\(short(slot.name))', which device.json lists")
             }
             try checkType(slot, place, api.pointee.SessionGetOutputTypeInfo)
             outputs.append(copied(slot.name))
@@ -243,11 +243,11 @@ final class Graph {
         return made
     }
 
-    /// Runs it.
+    /// Runs the graph.
     ///
     /// - Parameters:
-    ///   - ins: for each slot.
-    ///   - outs: what is to be written to, for each slot; ONNX Runtime makes those that are nil.
+    ///   - ins: the value of each slot.
+    ///   - outs: the tensor to write for each slot; ONNX Runtime creates those that are nil.
     @discardableResult
     func run(_ ins: [Value], into outs: [Value?]) throws -> [Value] {
         let fed = slots.map { Optional(ins[$0].pointer) }

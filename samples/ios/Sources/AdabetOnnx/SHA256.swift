@@ -2,7 +2,7 @@
     import CryptoKit
 #endif
 
-/// SHA-256: the system's if there is one, else the one below.
+/// SHA-256: the system's if available, else the implementation below.
 struct SHA256Hash {
     #if canImport(CryptoKit)
         private var state = CryptoKit.SHA256()
@@ -44,7 +44,7 @@ struct PlainSHA256 {
     private var hash: (UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32) = (
         0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19
     )
-    /// Bytes that do not fill a block yet.
+    /// Bytes of an incomplete block.
     private var rest: [UInt8] = []
     private var count: UInt64 = 0
     private var words = [UInt32](repeating: 0, count: 64)

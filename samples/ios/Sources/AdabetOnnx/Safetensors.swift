@@ -1,6 +1,6 @@
 import Foundation
 
-/// A safetensors file of any writer: nothing in it is believed.
+/// A safetensors file from an untrusted source: everything is checked.
 struct Safetensors {
     struct Stored {
         let dtype: String
@@ -15,7 +15,7 @@ struct Safetensors {
 
     var data: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory.bytes[dataStart...]) }
 
-    /// - Parameter most: bytes of data that are expected, at most.
+    /// - Parameter most: maximum number of bytes of data.
     init(_ path: String, atMost most: Int) throws {
         memory = try Files.read(path, atMost: most + JSON.mostBytes)
         let bytes = memory.bytes
@@ -31,7 +31,7 @@ struct Safetensors {
         let dataBytes = bytes.count - dataStart
         tensors = try Dictionary(uniqueKeysWithValues: items.map { name, item in
             guard let stored = Stored(item, dataBytes) else {
-                throw DeviceError(.wrongFile, "\(path): '\(short(name))' has no dtype, shape and place within the file")
+                throw DeviceError(.wrongFile, "\(path): '\(short(name))' has no valid dtype, shape and offsets")
             }
             return (name, stored)
         })
@@ -43,13 +43,13 @@ struct Safetensors {
         guard case .object(let items) = json else { throw DeviceError(.wrongFile, "\(path): its metadata is not an object") }
         return try items.mapValues { value in
             guard case .string(let text) = value else {
-                throw DeviceError(.wrongFile, "\(path): its metadata has something that is not a string")
+                throw DeviceError(.wrongFile, "\(path): its metadata has an item that is not a string")
             }
             return text
         }
     }
 
-    /// Tensors fill the data without gaps and without lying over each other.
+    /// Checks that tensors fill the data without gaps and without overlapping.
     private func checkPlaces(_ path: String, _ dataBytes: Int) throws {
         var at = 0
         let ranges = tensors.values.map(\.bytes)

@@ -1,17 +1,17 @@
 import Foundation
 
-/// Samples in the form of the model's input, one after the other, little-endian; and labels where they are needed.
+/// Samples in the form of the model's input, one after another, little-endian; and labels if they are needed.
 public struct Samples: Sendable {
-    /// For each of the model's inputs, in the order of the package. Data that is mapped from a file stays there.
+    /// For each of the model's inputs, in the order of the package. Memory-mapped data is not copied.
     public var inputs: [Data]
     public var labels: Labels?
 
     public enum Labels: Sendable {
         /// Whole numbers: classes from 0 on, one for each label of each sample.
         case classes([Int])
-        /// Real numbers, where the loss has no classes.
+        /// Real numbers, if the loss has no classes.
         case numbers([Float])
-        /// In the data type that the package names.
+        /// Raw bytes in the package's data type.
         case bytes(Data)
     }
 
@@ -20,22 +20,22 @@ public struct Samples: Sendable {
         self.labels = labels
     }
 
-    /// Of a model with one input of float32.
+    /// For a model with one float32 input.
     public init(_ numbers: [Float], classes: [Int]? = nil) {
         self.init(inputs: [numbers.withUnsafeBytes { Data($0) }], labels: classes.map { .classes($0) })
     }
 }
 
-/// Samples that fit the model.
+/// Samples checked against the model.
 struct CheckedSamples {
     let inputs: [Data]
-    /// In the package's data type; empty where none were asked for.
+    /// In the package's data type; empty if none were requested.
     let labels: Data
     let count: Int
 
     /// - Parameters:
     ///   - labelled: whether labels are needed.
-    ///   - what: what to call the samples in messages.
+    ///   - what: name of the samples in messages.
     init(_ samples: Samples, _ description: Description, labelled: Bool, _ what: String) throws {
         let types = description.inputs
         guard samples.inputs.count == types.count else {
@@ -68,7 +68,7 @@ private func countSamples(_ bytes: Int, _ type: TensorType, _ what: String) thro
         let one = "a sample (\(type.elements) of \(type.dtype.rawValue)) has \(type.bytes)"
         throw DeviceError(
             .wrongShape,
-            "\(what): '\(short(type.name))' has \(bytes) bytes; \(one), and no whole number of samples fits")
+            "\(what): '\(short(type.name))' has \(bytes) bytes; \(one), expected a multiple of that")
     }
     return bytes / type.bytes
 }
@@ -76,11 +76,11 @@ private func countSamples(_ bytes: Int, _ type: TensorType, _ what: String) thro
 private func checkedLabels(
     _ given: Samples.Labels?, _ rule: Description.Labels, _ count: Int, _ what: String
 ) throws -> Data {
-    guard let given else { throw DeviceError(.usage, "\(what): there is no array for 'labels'") }
+    guard let given else { throw DeviceError(.usage, "\(what): the array for 'labels' is missing") }
     let labels = try encoded(given, rule.type, what)
     let found = try countSamples(labels.count, rule.type, what)
     guard found == count else {
-        throw DeviceError(.wrongShape, "\(what): there are labels of \(found) samples, and \(count) samples")
+        throw DeviceError(.wrongShape, "\(what): there are labels for \(found) samples, but \(count) samples")
     }
     try labels.withUnsafeBytes { bytes in
         for place in 0..<count * rule.type.elements { try checkLabel(bytes, place, rule, what) }
@@ -116,7 +116,7 @@ private func checkLabel(_ bytes: UnsafeRawBufferPointer, _ place: Int, _ rule: D
     }
 }
 
-/// A label that is a class; nil where labels are not classes.
+/// A label as a class; nil if labels are not classes.
 func wholeLabel(_ bytes: UnsafeRawBufferPointer, _ place: Int, _ dtype: DataType) -> Int? {
     switch dtype {
     case .int64: return Int(bytes.loadUnaligned(fromByteOffset: 8 * place, as: Int64.self))

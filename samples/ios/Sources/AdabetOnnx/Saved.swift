@@ -8,8 +8,8 @@ enum Saved {
     // MARK: - Writing
 
     /// - Parameters:
-    ///   - state: laid out as the state of the entry.
-    ///   - place: for progress; a delta has none.
+    ///   - state: memory with the layout of the entry's state.
+    ///   - place: the position, for progress; nil for a delta.
     static func save(_ path: String, _ device: Device, _ entry: Entry, _ state: Memory, _ place: Place?) throws {
         let tensors = place == nil ? Array(entry.kept) : entry.tensors
         let parts = tensors.map { UnsafeRawBufferPointer(start: state.start + $0.offset, count: $0.type.bytes) }
@@ -45,7 +45,7 @@ enum Saved {
             at = end
         }
         let text = "{" + items.joined(separator: ",") + "}"
-        let rest = (text.utf8.count + 8) % 64  // data are to be aligned
+        let rest = (text.utf8.count + 8) % 64  // aligns the data
         return text + String(repeating: " ", count: rest == 0 ? 0 : 64 - rest)
     }
 
@@ -66,21 +66,21 @@ enum Saved {
 
     // MARK: - Reading
 
-    /// Which entry a file is of, and whether it is progress.
+    /// The entry that a file belongs to, and whether it is a progress file.
     static func look(into path: String, _ device: Device) throws -> (entry: Entry, isProgress: Bool) {
         let most = device.description.entries.map(\.dataBytes).max() ?? 0
         let file = try Safetensors(path, atMost: most)
         try file.expect("model_sha256", device.description.modelSHA256, path)
         let name = file.metadata["entry"] ?? ""
         guard let entry = device.description.entries.first(where: { $0.name == name }) else {
-            throw DeviceError(.wrongModel, "\(path) is of the entry '\(short(name))', which the package does not have")
+            throw DeviceError(.wrongModel, "\(path) is for the entry '\(short(name))', which the package does not have")
         }
         return (entry, file.metadata["format"] == progress)
     }
 
-    /// Takes the values of a file into memory that is laid out as the state.
+    /// Reads the values of a file into memory with the layout of the state.
     ///
-    /// - Returns: where training is, for progress.
+    /// - Returns: the position in training, for progress.
     @discardableResult
     static func restore(
         _ path: String, _ device: Device, _ entry: Entry, into state: Memory, progress isProgress: Bool
@@ -107,7 +107,7 @@ enum Saved {
 }
 
 extension Entry {
-    /// Of all tensors, one after the other.
+    /// Bytes of all tensors, one after another.
     fileprivate var dataBytes: Int { tensors.reduce(0) { $0 + $1.type.bytes } }
 }
 
@@ -137,7 +137,7 @@ extension Safetensors {
         let found = SHA256Hash.hex(of: data), expected = metadata["sha256"] ?? "one in its metadata"
         guard found == expected else {
             throw DeviceError(
-                .wrongHash, "\(path): its data have the SHA-256 \(found); expected \(short(expected))")
+                .wrongHash, "\(path): its data has the SHA-256 \(found); expected \(short(expected))")
         }
     }
 

@@ -1,8 +1,8 @@
 import Foundation
 
-/// The worth of layers for the samples there are.
+/// The scores of layers.
 public struct Scores: Sendable {
-    /// With how many samples it was found.
+    /// Number of samples used.
     public let samples: Int
     /// b1_hat of each layer, in the order of the package.
     public let layers: [Layer]
@@ -23,13 +23,13 @@ extension Device {
 
     /// Scores the layers by forward passes of single samples; labels are not needed.
     ///
-    /// - Parameter onProgress: called after each sample and each layer, with how many are done of how many.
-    /// - Throws: `usage` where the package cannot score, `tooFew`, `notFinite`, and `cancelled` where the task was.
+    /// - Parameter onProgress: called after each sample and each layer, with the number done and the total.
+    /// - Throws: `usage` if the package cannot score, `tooFew`, `notFinite`, and `cancelled` if the task was cancelled.
     public func score(
         _ samples: Samples, onProgress: (@Sendable (_ done: Int, _ of: Int) async -> Void)? = nil
     ) async throws -> Scores {
         guard let plan = description.scoring else {
-            throw DeviceError(.usage, "the package has no graph for scoring: make one with it")
+            throw DeviceError(.usage, "the package has no graph for scoring: create one that does")
         }
         let checked = try CheckedSamples(samples, description, labelled: false, "data")
         let count = min(plan.samples, checked.count), all = count + plan.layers.count
@@ -52,13 +52,13 @@ extension Device {
     }
 }
 
-/// Numbers of each layer that stand for its activation, for all samples.
-private final class ScoringRun: @unchecked Sendable {  // one task has it
+/// The numbers that represent each layer's activation, for all samples.
+private final class ScoringRun: @unchecked Sendable {  // used by one task only
     private let plan: ScoringPlan
     private let samples: Int
     private let graph: Graph
     private let single: SingleSample
-    /// Two layers may have one output.
+    /// Two layers may share an output.
     private let outputs: [String]
     private let numbers: [Memory]
 
@@ -68,7 +68,7 @@ private final class ScoringRun: @unchecked Sendable {  // one task has it
         var outputs: [String] = []
         for layer in plan.layers where !outputs.contains(layer.output) { outputs.append(layer.output) }
         self.outputs = outputs
-        numbers = try plan.layers.map { try Memory(samples, times: 4 * $0.numbers, for: "what layers give") }
+        numbers = try plan.layers.map { try Memory(samples, times: 4 * $0.numbers, for: "the outputs of layers") }
         single = try SingleSample(device)
         let ins = device.description.inputs.map { Slot($0) }
         graph = try device.graph(plan.file, ins: ins, outs: outputs.map { Slot($0, .float32) })
@@ -93,7 +93,7 @@ private final class ScoringRun: @unchecked Sendable {  // one task has it
         }
     }
 
-    /// All layers have the same subsets, drawn again.
+    /// All layers use the same subsets, which are drawn again.
     func score(_ layer: Int) throws -> Double {
         let points = min(plan.points, samples), count = points == samples ? 1 : plan.subsets
         var random = Random(seed: plan.seed, stream: 0)

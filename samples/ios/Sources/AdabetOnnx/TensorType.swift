@@ -10,7 +10,7 @@ public struct TensorType: Sendable {
     /// Bytes of one sample.
     public let bytes: Int
 
-    /// How long an axis is: so many, or so many for each sample.
+    /// Length of an axis: fixed, or a multiple of the number of samples.
     public struct Extent: Sendable, Equatable {
         public let count: Int
         public let perSample: Bool
@@ -18,7 +18,7 @@ public struct TensorType: Sendable {
         static let samples = Extent(count: 1, perSample: true)
     }
 
-    /// nil where it is larger than any memory.
+    /// nil if it is too large.
     init?(name: String, dtype: DataType, shape: [Extent]) {
         var bytes = dtype.width
         for extent in shape {
@@ -35,10 +35,10 @@ public struct TensorType: Sendable {
 
     func extents(samples: Int) -> [Int] { shape.map { $0.perSample ? times($0.count, samples) : $0.count } }
 
-    /// Bytes of so many samples; where no axis is of samples, always the same.
+    /// Bytes for so many samples; constant if there is no axis of samples.
     func bytes(samples: Int) -> Int { shape.contains(where: \.perSample) ? times(bytes, samples) : bytes }
 
-    /// What no Int holds is the largest: no tensor is as large, and Swift ends a program that multiplies too far.
+    /// Saturates on overflow, which would end a Swift program; no tensor is as large.
     private func times(_ count: Int, _ samples: Int) -> Int {
         let (product, tooMany) = count.multipliedReportingOverflow(by: samples)
         return tooMany ? Int.max : product
@@ -48,11 +48,11 @@ public struct TensorType: Sendable {
     static func number(_ dtype: DataType) -> TensorType { TensorType(name: "a number", dtype: dtype, shape: [])! }
 }
 
-/// Of a tensor's numbers.
+/// Data type of a tensor.
 public enum DataType: String, Sendable {
     case float32, float64, float16, int64, int32, int16, int8, uint64, uint32, uint16, uint8, bool
 
-    /// Bytes of a number.
+    /// Bytes per number.
     public var width: Int {
         switch self {
         case .float64, .int64, .uint64: return 8

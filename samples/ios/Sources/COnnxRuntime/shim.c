@@ -1,2 +1,2 @@
-/* SwiftPM takes a target for C only if it has a source. */
+/* SwiftPM accepts a C target only if it has a source file. */
 #include "COnnxRuntime.h"

@@ -1,20 +1,21 @@
-// adabet-device PACKAGE COMMAND [OPTIONS]: the library from the command line, with raw little-endian files as data.
+// adabet-device PACKAGE COMMAND [OPTIONS]: the library as a command line program, with raw little-endian files as data.
 //
-//   show                                                what the package is
-//   score   --x FILE [--memory BYTES] [--batch N]       scores of layers, and the entry that they choose
+//   show                                                describes the package
+//   score   --x FILE [--memory BYTES] [--batch N]       scores the layers and chooses an entry
 //   fit     --x FILE --y FILE [--entry NAME] [--rate R] [--batch N] [--epochs N] [--seed N] [--progress FILE]
 //           [--held-x FILE --held-y FILE] [--delta FILE] [--selected FILE] [--stop STEP]
-//   predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or as the package is
+//   predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or initial values
 //   save    --from FILE [--delta FILE] [--selected FILE]
 //
-// With --raw yes, numbers of --x and --held-x are preprocessed as the package says: float32 pixels of 0 to 255, say. A
-// model with several inputs takes --x (and --held-x) once for each, one with several outputs --out likewise. --threads N is
-// for ONNX Runtime. fit prints the loss of each step, and a line for each epoch. Exit status: 0 where there was no error.
+// With --raw yes, the numbers of --x and --held-x, such as float32 pixels from 0 to 255, are preprocessed as the
+// package defines. For a model with several inputs, give --x (and --held-x) once for each; for several outputs, --out.
+// --threads N sets the threads of ONNX Runtime. fit prints the loss of each step, and a line for each epoch. The exit
+// status is 0 if there was no error.
 
 import AdabetOnnx
 import Foundation
 
-/// What was written on the command line.
+/// The parsed command line.
 struct Arguments {
     let package: URL
     let command: String
@@ -46,7 +47,7 @@ struct Arguments {
 
     func number<T: LosslessStringConvertible>(_ name: String, _ type: T.Type) throws -> T? {
         guard let text = self[name] else { return nil }
-        guard let number = T(text) else { throw Usage("--\(name) takes a number, not '\(text)'") }
+        guard let number = T(text) else { throw Usage("--\(name) needs a number, not '\(text)'") }
         return number
     }
 }
@@ -150,7 +151,7 @@ func model(_ device: Device, _ arguments: Arguments) async throws -> Model {
 
 func predict(_ device: Device, _ arguments: Arguments) async throws {
     let files = arguments.files("out"), names = device.description.outputs.map(\.name)
-    guard !files.isEmpty, files.count <= names.count else { throw Usage("--out must be there once for each output, at most") }
+    guard !files.isEmpty, files.count <= names.count else { throw Usage("--out can be given at most once per output") }
     let outputs = try await model(device, arguments).predict(try needed(try samples(device, arguments, "x"), "x"))
     for (file, name) in zip(files, names) { try outputs[name]!.data.write(to: file) }
 }

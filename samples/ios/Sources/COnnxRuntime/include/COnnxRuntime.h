@@ -1,5 +1,5 @@
-/* ONNX Runtime's C API, wherever its header is: in the framework of onnxruntime-swift-package-manager, in Debian's
- * /usr/include/onnxruntime, or in a folder that is searched itself. */
+/* ONNX Runtime's C API, from the framework of onnxruntime-swift-package-manager, from Debian's
+ * /usr/include/onnxruntime, or from another folder on the include path. */
 #ifndef ADABET_C_ONNXRUNTIME_H
 #define ADABET_C_ONNXRUNTIME_H
 

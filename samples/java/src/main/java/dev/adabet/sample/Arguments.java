@@ -6,7 +6,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** What was said on the command line. */
+/** The parsed command line. */
 final class Arguments {
   private static final Set<String> MANY = Set.of("x", "held-x", "out");
   private static final Set<String> ONE = Set.of("y", "held-y", "entry", "progress", "delta", "selected", "from",
@@ -25,7 +25,7 @@ final class Arguments {
       if (!MANY.contains(name) && !ONE.contains(name)) throw Main.usage(given[i] + " is not an option");
       if (i + 1 == given.length) throw Main.usage(given[i] + " needs a value");
       List<String> values = options.computeIfAbsent(name, key -> new ArrayList<>());
-      if (!values.isEmpty() && ONE.contains(name)) throw Main.usage(given[i] + " is there twice");
+      if (!values.isEmpty() && ONE.contains(name)) throw Main.usage(given[i] + " is given twice");
       values.add(given[i + 1]);
     }
   }
@@ -57,7 +57,7 @@ final class Arguments {
       long number = Long.parseLong(optional(name));
       if (number >= 0 && number <= most) return number;
     } catch (NumberFormatException error) {
-      // told below
+      // reported below
     }
     throw Main.usage("--" + name + " takes a whole number of at most " + most);
   }

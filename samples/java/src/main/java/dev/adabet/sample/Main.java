@@ -33,20 +33,21 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * The library from the command line, with raw little-endian files as data.
+ * The library as a command line program, with raw little-endian files as data.
  *
  * <pre>
  * PACKAGE show
- * PACKAGE score   --x FILE [--memory BYTES] [--batch N]       scores of layers, and the entry that they choose
+ * PACKAGE score   --x FILE [--memory BYTES] [--batch N]       scores the layers and chooses an entry
  * PACKAGE fit     --x FILE --y FILE [--entry NAME] [--rate R] [--batch N] [--epochs N] [--seed N] [--progress FILE]
  *                 [--held-x FILE --held-y FILE] [--delta FILE] [--selected FILE] [--stop STEP]
- * PACKAGE predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or as the package is
+ * PACKAGE predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or initial values
  * PACKAGE save    --from FILE [--delta FILE] [--selected FILE]
  * </pre>
  *
- * With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes
- * --x (and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit
- * prints the loss of each step, and a line for each epoch. Exit status: 0, or 1 and what was wrong is printed.
+ * With --raw yes, the numbers of --x and --held-x are preprocessed as the package defines. For a model with several
+ * inputs, give --x (and --held-x) once for each; for several outputs, --out. --threads N sets the threads of ONNX
+ * Runtime. fit prints the loss of each step, and a line for each epoch. The exit status is 0, or 1 after an error
+ * message.
  */
 public final class Main {
   private static final String USAGE = "PACKAGE show|score|fit|predict|save [OPTIONS]";
@@ -64,7 +65,7 @@ public final class Main {
     System.exit(run(given));
   }
 
-  /** Runs one command; its exit status. */
+  /** Runs one command; returns the exit status. */
   public static int run(String... given) {
     try {
       Arguments arguments = new Arguments(given);
@@ -142,7 +143,7 @@ public final class Main {
     saveTo(device.fit(samples("x", "y"), options, event -> told(event, stop)));
   }
 
-  /** Prints an event; says whether to go on. */
+  /** Prints an event; returns whether to continue. */
   private static boolean told(FitEvent event, long stop) {
     if (event instanceof FitEvent.Step step) {
       System.out.println(step.getLoss());
@@ -163,12 +164,12 @@ public final class Main {
   private void predict() throws IOException {
     List<String> files = arguments.all("out");
     List<OutputPort> outputs = device.getDescription().getOutputs();
-    if (files.isEmpty() || files.size() > outputs.size()) throw usage("--out must be there once for each output");
+    if (files.isEmpty() || files.size() > outputs.size()) throw usage("--out can be given at most once per output");
     Map<String, Output> found = model(arguments.optional("from")).predict(samples("x", null));
     for (int i = 0; i < files.size(); i++) write(Path.of(files.get(i)), found.get(outputs.get(i).getName()).getData());
   }
 
-  /** From a delta or progress, or as the package is. */
+  /** Loads a delta or progress file, or the initial values. */
   private PersonalModel model(String from) {
     if (from != null) return device.load(new File(from));
     String entry = arguments.optional("entry");
@@ -185,7 +186,7 @@ public final class Main {
     List<Port> inputs = device.getDescription().getInputs();
     List<String> files = arguments.all(x);
     if (files.size() != inputs.size())
-      throw usage("--" + x + " is there " + files.size() + " times; the model takes " + inputs.size());
+      throw usage("--" + x + " is given " + files.size() + " times; the model has " + inputs.size() + " inputs");
     Map<String, ByteBuffer> numbers = new LinkedHashMap<>();
     for (int i = 0; i < files.size(); i++) {
       ByteBuffer bytes = read(files.get(i));

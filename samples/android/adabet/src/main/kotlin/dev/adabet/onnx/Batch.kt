@@ -3,15 +3,15 @@ package dev.adabet.onnx
 import ai.onnxruntime.OnnxTensor
 import java.nio.ByteBuffer
 
-/** Numbers of samples, one after the other or each on its own. One thread at a time may use it. */
+/** A source of samples' numbers. Only one thread at a time may use it. */
 internal fun interface Rows {
-    /** Puts the numbers of a sample where [to] stands. */
+    /** Writes the numbers of a sample at the position of [to]. */
     fun put(sample: Int, to: ByteBuffer)
 }
 
 internal fun rowsOf(port: Port, data: ByteBuffer): Rows {
     val bytes = port.bytes.toInt()
-    val view = data.whole() // one for all calls, for steps to make no garbage
+    val view = data.whole() // shared by all calls, so that steps allocate nothing
     return Rows { sample, to ->
         view.limit((sample + 1) * bytes)
         view.position(sample * bytes)
@@ -22,8 +22,8 @@ internal fun rowsOf(port: Port, data: ByteBuffer): Rows {
 internal fun rowsOf(kept: List<ByteArray>): Rows = Rows { sample, to -> to.put(kept[sample]) }
 
 /**
- * Room for some values of up to [most] samples, where ONNX Runtime reads or writes them. It is asked for once, and so
- * are the tensors that lie in it, one for each number of samples: there are at most two.
+ * Memory for values of up to [most] samples, which ONNX Runtime reads and writes directly. It is allocated once, as are
+ * the tensors over it, one for each number of samples: there are at most two.
  */
 internal class Batch(
     private val runtime: Runtime,
@@ -33,10 +33,10 @@ internal class Batch(
     private val rooms = guarded("batches of $most samples") { ports.map { direct(times(it.bytes, most.toLong())) } }
     private val tensors = HashMap<Int, Map<String, OnnxTensor>>()
 
-    /** The numbers of a port. */
+    /** The memory of a port. */
     fun room(name: String): ByteBuffer = rooms[ports.indexOfFirst { it.name == name }]
 
-    /** Tensors of so many samples, by name. */
+    /** Tensors for so many samples, by name. */
     fun of(samples: Int): Map<String, OnnxTensor> = tensors.getOrPut(samples) {
         ports.mapIndexed { i, port ->
             val shape = longArrayOf(samples.toLong()) + port.shape.map { it.toLong() }
@@ -45,7 +45,7 @@ internal class Batch(
         }.toMap()
     }
 
-    /** Takes samples in; their tensors. */
+    /** Copies samples in; returns their tensors. */
     fun fill(rows: List<Rows>, samples: IntArray): Map<String, OnnxTensor> {
         for (i in rooms.indices) {
             rooms[i].clear()
@@ -60,7 +60,7 @@ internal class Batch(
     }
 }
 
-/** One number where ONNX Runtime reads or writes it. */
+/** One number that ONNX Runtime reads or writes directly. */
 internal class Scalar(runtime: Runtime, private val dtype: DType) : AutoCloseable {
     private val room = direct(dtype.width.toLong())
     val tensor: OnnxTensor = guarded("a number") { runtime.tensor(room, longArrayOf(), dtype) }
@@ -76,7 +76,7 @@ internal class Scalar(runtime: Runtime, private val dtype: DType) : AutoCloseabl
     override fun close(): Unit = tensor.close()
 }
 
-/** Values of an entry's tensors in one buffer, where ONNX Runtime reads and writes them. */
+/** Values of an entry's tensors in one buffer, which ONNX Runtime reads and writes directly. */
 internal class Values(runtime: Runtime, private val tensors: List<Tensor>, val bytes: ByteBuffer) : AutoCloseable {
     private val made = guarded("the tensors") {
         tensors.map {
@@ -91,7 +91,7 @@ internal class Values(runtime: Runtime, private val tensors: List<Tensor>, val b
     override fun close(): Unit = made.forEach { it.close() }
 }
 
-/** The name of a tensor with a number that is not finite, or null. */
+/** The name of a tensor with a NaN or infinite number, or null. */
 internal fun notFinite(tensors: List<Tensor>, bytes: ByteBuffer): String? = tensors.firstOrNull { tensor ->
     val numbers = bytes.part(tensor.offset.toInt(), tensor.bytes.toInt()).asFloatBuffer()
     var found = false

@@ -1,32 +1,33 @@
 package dev.adabet.onnx
 
 /**
- * The loops of a group of points: first Betti numbers, of all points or of subsets.
+ * Counts the loops of a group of points: first Betti numbers, of all points or of subsets.
  *
- * The number is that of the dimension-1 bars with death > birth in the Vietoris-Rips persistence of the points, with
+ * It is the number of dimension-1 bars with death > birth in the Vietoris-Rips persistence of the points, with
  * coefficients mod 2 and no threshold. Distances are rounded to float32 and compared as such.
  *
  * For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
- * free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+ * free in a subset if the subset contains none of these points, so that it is not the only longest edge of any
+ * triangle. The Betti number is
  *
  *     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
  *
- * Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none. Why
- * this is right is written in adabet_onnx/scoring/betti.py.
+ * Another set of bits says with which points a pair forms such triangles; there are none if all lengths differ. See
+ * adabet_onnx/scoring/betti.py for why this is correct.
  */
 internal class Loops(distance: DoubleArray, private val given: Int) {
-    /** Of each given point, its place among those kept. */
+    /** Index of each given point among those kept. */
     private val place = IntArray(given)
     private val points: Int
     private val words: Int
 
-    /** Among the kept points, row after row. */
+    /** Distances of the kept points, row by row. */
     private val lengths: FloatArray
 
     /** For each pair, the points nearer to both. */
     private val nearer: LongArray
 
-    /** For each pair, the points whose farther end is as far as the other end. */
+    /** For each pair, the points whose larger distance to its ends equals its length. */
     private val level: LongArray
     private var anyLevel = false
 
@@ -42,12 +43,12 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
         for (j in 1 until points) for (i in 0 until j) fillSets(i, j)
     }
 
-    /** The number of a subset; a point that is given twice is one point. */
+    /** The Betti number of a subset; a repeated point counts once. */
     fun count(subset: IntArray): Int = Subset(subset).number()
 
     /**
-     * Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no
-     * loops of their own: whatever one is joined to at some length, so is the other.
+     * Drops points at distance 0 from an earlier one that has the same distances to all others. Such duplicates add no
+     * loops: at every length they are connected to the same points.
      */
     private fun withoutTwins(all: FloatArray): List<Int> {
         val kept = ArrayList<Int>()
@@ -109,13 +110,13 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
 
         fun number(): Int {
             if (size == 0) return 0
-            val most = free.size - (size - 1) // free pairs join all points
+            val most = free.size - (size - 1) // the free pairs connect all points
             return most - rank(most)
         }
 
         /**
-         * The rank of the triangles with two or three equal longest edges. It cannot exceed [most], and where one
-         * triangle of each edge reaches that, as is usual, there is nothing to reduce.
+         * The rank of the triangles with two or three equal longest edges. It cannot exceed [most]; usually one
+         * triangle per edge reaches that, and nothing needs to be reduced.
          */
         private fun rank(most: Int): Int {
             var rank = 0
@@ -127,7 +128,8 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
             return rank
         }
 
-        /** Adds the triangles of a free pair, the first that starts a sum of the basis or all; the rank they add. */
+        /** Adds triangles of a free pair, up to the first that starts a sum of the basis or all; returns the added
+         * rank. */
         private fun addTriangles(low: Int, high: Int, all: Boolean, most: Int): Int {
             val at = pair(low, high)
             var added = 0
@@ -159,13 +161,13 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
     }
 }
 
-/** Sums of pairs mod 2 in echelon form: each is a list of pairs in descending order, found by its first. */
+/** Sums of pairs mod 2 in echelon form: each is a list of pairs in descending order, indexed by its first pair. */
 private class Basis {
     private val sums = HashMap<Int, IntArray>()
 
     fun startsWith(pair: Int): Boolean = sums.containsKey(pair)
 
-    /** Adds a sum; says whether it is not one of what is there. */
+    /** Adds a sum; returns whether it is independent of those already present. */
     fun add(sum: IntArray): Boolean {
         var left = sum
         while (left.isNotEmpty()) {
@@ -198,10 +200,10 @@ private class Basis {
     }
 }
 
-/** Where the pair of two different points stands among all pairs. */
+/** Index of the pair of two different points among all pairs. */
 private fun pair(a: Int, b: Int): Int = if (a < b) b * (b - 1) / 2 + a else a * (a - 1) / 2 + b
 
-/** Distances in float32, which has an infinity above all it cannot hold. */
+/** Distances as float32; those out of range become infinite. */
 private fun checked(distance: DoubleArray, points: Int): FloatArray {
     require(distance.size == points * points) {
         "$points points have ${points * points} distances, found ${distance.size}"
@@ -211,7 +213,7 @@ private fun checked(distance: DoubleArray, points: Int): FloatArray {
         val there = lengths[i * points + j]
         require(there >= 0) { "the distance from point $i to point $j is $there; expected one that is not negative" }
         require(i != j || there == 0f) { "point $i is at distance $there from itself; expected 0" }
-        require(there == lengths[j * points + i]) { "the distance from point $i to point $j is not the distance back" }
+        require(there == lengths[j * points + i]) { "the distances between points $i and $j are not symmetric" }
     }
     return lengths
 }

@@ -1,6 +1,6 @@
 package dev.adabet.onnx
 
-/** A value of device.json and where it stands, looked at before it is used. */
+/** A value of device.json with its path, checked before it is used. */
 internal class Checked(private val value: Any?, private val where: String) {
     fun refuse(why: String): Nothing = fail(Problem.WRONG_FILE, "device.json: $where $why")
 
@@ -38,7 +38,7 @@ internal class Checked(private val value: Any?, private val where: String) {
         return if (found.isFinite()) found else refuse("is $found; expected a finite number")
     }
 
-    /** As float32, finite there too. */
+    /** As float32, which must be finite too. */
     fun float(): Float = number().toFloat().also { if (!it.isFinite()) refuse("is too large for a float32") }
 
     fun whole(least: Long, most: Long = MOST): Long {
@@ -51,17 +51,17 @@ internal class Checked(private val value: Any?, private val where: String) {
 
     fun sha256(): String = text().also { if (!HASH.matches(it)) refuse("is not a SHA-256 in hex") }
 
-    /** A name without folders, which cannot lead out of the package. */
+    /** A file name without folders, so that it cannot point outside the package. */
     fun fileName(): String = text().also {
         val plain = it.isNotEmpty() && it.length <= 200 && it[0] != '.' && it.none { c -> c in "/\\:" || c < ' ' }
         if (!plain) refuse("is '${shown(it)}', which is not a plain file name")
     }
 
     fun dtype(): DType = text().let { name ->
-        DType.entries.firstOrNull { it.label == name } ?: refuse("is '${shown(name, 40)}', which is not known here")
+        DType.entries.firstOrNull { it.label == name } ?: refuse("is '${shown(name, 40)}', which is not supported")
     }
 
-    /** A shape of at most 16 dimensions; a [batched] one begins with "N", which is left out. */
+    /** A shape of at most 16 dimensions; a [batched] one begins with "N", which is dropped. */
     fun shape(batched: Boolean): List<Int> {
         val items = list()
         if (items.size > DIMENSIONS || (batched && items.isEmpty()))
@@ -70,17 +70,17 @@ internal class Checked(private val value: Any?, private val where: String) {
         return (if (batched) items.drop(1) else items).map { it.extent() }
     }
 
-    /** A shape in which axes may be so many for each sample, wherever they are. */
+    /** A shape in which any axis may be a multiple of the number of samples. */
     fun extents(): List<String> = list().map {
         if (it.value is String && EXTENT.matches(it.value)) it.value else it.extent().toString()
     }
 
     private fun extent(): Int {
         if (value !is Long || value < 1) refuse("is not a positive whole number")
-        return if (value <= Int.MAX_VALUE) value.toInt() else refuse("is $value, larger than any memory")
+        return if (value <= Int.MAX_VALUE) value.toInt() else refuse("is $value, which is too large")
     }
 
-    /** See that no two are the same. */
+    /** Check that all are different. */
     fun unique(what: String, names: List<String>) {
         val twice = names.groupingBy { it }.eachCount().entries.firstOrNull { it.value > 1 }
         if (twice != null) refuse("has the $what '${shown(twice.key)}' twice")

@@ -8,7 +8,7 @@ import kotlinx.coroutines.flow.flow
 import kotlinx.coroutines.isActive
 import kotlinx.coroutines.withContext
 
-/** See [DevicePackage.score]. Cancelling the coroutine ends it after a sample or layer. */
+/** See [DevicePackage.score]. If the coroutine is cancelled, scoring ends after the current sample or layer. */
 public suspend fun DevicePackage.scores(
     samples: Samples,
     on: CoroutineDispatcher = Dispatchers.Default,
@@ -20,16 +20,16 @@ public suspend fun DevicePackage.scores(
             isActive
         }
     } catch (error: DeviceException) {
-        ensureActive() // cancelled, it ends as coroutines do
+        ensureActive() // throws CancellationException if cancelled
         throw error
     }
 }
 
 /**
- * Trains while it is collected, a step each time the next event is asked for: while the collector suspends, training is
- * paused. Cancelling the collection ends training after the step; the progress file has the last complete epoch.
+ * Trains while it is collected, one step for each requested event: while the collector suspends, training is paused. If
+ * the collection is cancelled, training ends after the step; the progress file has the last complete epoch.
  *
- * @param on where it computes; events are told in the collector's context
+ * @param on the dispatcher that computes; events are emitted in the collector's context
  */
 public fun DevicePackage.training(
     samples: Samples,

@@ -1,13 +1,13 @@
 package dev.adabet.onnx
 
-/** device.json, every value of which is of the kind and in the range that docs/device-package.md says. */
+/** Reads device.json and checks that every value has the type and range of docs/device-package.md. */
 internal fun described(json: Any?): Description {
     val root = Checked(json, Checked.TOP)
     val format = root.key("format").text()
     if (format != FORMAT) root.refuse("has the 'format' '${shown(format)}'; expected '$FORMAT'")
     val version = (json as Map<*, *>)["version"]
     if (version != 1L)
-        root.refuse("has a 'version' other than 1, which is all that this program reads: take a newer program")
+        root.refuse("has a 'version' other than 1, the only version that this program reads: use a newer program")
     val files = root.key("files").list().map {
         FileRecord(it.key("name").fileName(), it.key("bytes").whole(0), it.key("sha256").sha256())
     }
@@ -39,7 +39,7 @@ private const val SEEDS = 0xFFFFFFFFL
 
 private fun port(value: Checked, name: String, shape: String = "shape"): Port {
     val made = Port(name, value.key("dtype").dtype(), value.key(shape).shape(batched = true))
-    if (made.bytes > Int.MAX_VALUE) value.key(shape).refuse("is larger than any memory")
+    if (made.bytes > Int.MAX_VALUE) value.key(shape).refuse("is too large")
     return made
 }
 
@@ -92,10 +92,10 @@ private fun training(value: Checked): Defaults {
     )
 }
 
-/** What refers to files and inputs. */
+/** The parts that refer to files and inputs. */
 private class Reader(private val files: Map<String, FileRecord>, val inputs: List<Port>) {
     fun file(value: Checked): String = value.text().also {
-        if (it !in files) value.refuse("is '${shown(it)}', which is not among 'files'")
+        if (it !in files) value.refuse("is '${shown(it)}', which is not in 'files'")
     }
 
     fun scoring(value: Checked): Scoring {
@@ -132,7 +132,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
             DType.FLOAT32,
             value.key("logits_shape").shape(batched = true),
         )
-        if (logits.bytes > Int.MAX_VALUE) value.key("logits_shape").refuse("is larger than any memory")
+        if (logits.bytes > Int.MAX_VALUE) value.key("logits_shape").refuse("is too large")
         val made = Entry(
             name = value.key("name").text(),
             layers = value.key("layers").list().map { it.text() },
@@ -167,7 +167,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         value.key("logits").text(),
     )
 
-    /** A graph's inputs, and its outputs, have different names. */
+    /** Check that a graph's inputs, and its outputs, have different names. */
     private fun distinct(value: Checked, entry: Entry) {
         val names = entry.names
         val fed = listOf(names.labels, names.learningRate, names.step) + entry.boundary.map { it.port.name }
@@ -178,7 +178,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
     private fun boundary(value: Checked): List<Boundary> = value.key("boundary").list(least = 1).map { item ->
         val made = Boundary(port(item, item.key("name").text()), item.optional("input")?.text())
         if (item.key("bytes").whole(1) != made.port.bytes)
-            item.key("bytes").refuse("is not ${made.port.bytes}, as its shape says")
+            item.key("bytes").refuse("is not ${made.port.bytes}, the size of its shape")
         val input = inputs.firstOrNull { it.name == made.input }
         when {
             made.input == null ->
@@ -211,16 +211,16 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         var end = 0L
         val made = value.list(least = 1).map { item -> tensor(item, end).also { end = it.offset + it.bytes } }
         value.unique("tensor", made.map { it.name })
-        if (made[0].kind != Kind.PARAMETER) value.refuse("has no parameters, or not in the first place")
+        if (made[0].kind != Kind.PARAMETER) value.refuse("does not begin with a parameter")
         if (made.zipWithNext().any { (a, b) -> a.kind > b.kind })
             value.refuse("is in another order; expected parameters first, then statistics, then the optimizer's")
         val kept = made.last { it.kind != Kind.OPTIMIZER }
         val keptEnd = kept.offset + kept.bytes
         if (keptEnd > selectedBytes || selectedBytes - keptEnd >= 64)
             value.refuse("has parameters and statistics up to $keptEnd; 'selected_bytes' is $selectedBytes")
-        made.firstOrNull { it.kind == Kind.OPTIMIZER && it.bytes > selectedBytes } // before such memory is asked for
-            ?.let { value.refuse("has '${shown(it.name)}', which is larger than all that is trained") }
-        if (end > Int.MAX_VALUE - 64) value.refuse("is larger than any memory")
+        made.firstOrNull { it.kind == Kind.OPTIMIZER && it.bytes > selectedBytes } // before memory is allocated
+            ?.let { value.refuse("has '${shown(it.name)}', which is larger than everything that is trained") }
+        if (end > Int.MAX_VALUE - 64) value.refuse("is too large")
         return made
     }
 
@@ -238,11 +238,11 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
             item.key("bytes").whole(1),
         )
         val expected = shape.fold(DType.FLOAT32.width.toLong()) { size, extent -> times(size, extent.toLong()) }
-        if (item.key("dtype").dtype() != DType.FLOAT32) item.key("dtype").refuse("is another one; expected float32")
-        if (made.bytes != expected) item.key("bytes").refuse("is ${made.bytes}; expected $expected, as its shape says")
+        if (item.key("dtype").dtype() != DType.FLOAT32) item.key("dtype").refuse("is not supported; expected float32")
+        if (made.bytes != expected) item.key("bytes").refuse("is ${made.bytes}; its shape has $expected")
         if (made.offset % 64 != 0L || made.offset != up(end))
             item.key("offset").refuse("is ${made.offset}; expected the next multiple of 64")
-        if (made.offset > Int.MAX_VALUE - 64 - made.bytes) item.refuse("is larger than any memory")
+        if (made.offset > Int.MAX_VALUE - 64 - made.bytes) item.refuse("is too large")
         return made
     }
 

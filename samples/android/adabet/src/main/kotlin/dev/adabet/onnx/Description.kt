@@ -1,20 +1,20 @@
 package dev.adabet.onnx
 
-/** Something with a row of numbers for each sample: an input, an output, or labels. */
+/** A port with a row of numbers for each sample: an input, an output, or labels. */
 public class Port internal constructor(
     public val name: String,
     public val dtype: DType,
-    /** Of one sample. */
+    /** For one sample. */
     public val shape: List<Int>,
 ) {
-    /** Numbers of one sample. */
+    /** Number of elements of one sample. */
     public val elements: Long = shape.fold(1L) { size, extent -> times(size, extent.toLong()) }
 
-    /** Of one sample. */
+    /** For one sample. */
     public val bytes: Long = times(elements, dtype.width.toLong())
 }
 
-/** An output of the model. Its [shape] is informational: what comes out has its own. */
+/** An output of the model. Its [shape] is informational: the results have their own. */
 public class OutputPort internal constructor(
     public val name: String,
     public val dtype: DType,
@@ -24,26 +24,26 @@ public class OutputPort internal constructor(
     public val role: String?,
 )
 
-/** What labels are. */
+/** The labels. */
 public class Labels internal constructor(
     public val port: Port,
-    /** How many; null where the loss has none. */
+    /** Number of classes; null if the loss has none. */
     public val classes: Long?,
-    /** A label that is not counted. */
+    /** A label that is ignored. */
     public val ignore: Long?,
 )
 
-/** From raw numbers to what the model takes: (x * scale - mean) / std, per channel. */
+/** Conversion of raw numbers to the model's input: (x * scale - mean) / std, per channel. */
 public class Preprocessing internal constructor(
     public val scale: Float,
     public val mean: List<Float>,
     public val std: List<Float>,
-    /** The axis of the input that channels lie along, the samples' being 0. */
+    /** The channel axis of the input; that of samples is 0. */
     public val channelAxis: Int?,
     public val bgr: Boolean,
 )
 
-/** What training begins with where a caller says nothing else. */
+/** Default training options. */
 public class Defaults internal constructor(
     public val learningRate: Double,
     public val batchSize: Int,
@@ -55,15 +55,15 @@ public class Defaults internal constructor(
 public class Entry internal constructor(
     public val name: String,
     public val layers: List<String>,
-    /** How many numbers are trained. */
+    /** Number of trained values. */
     public val trained: Long,
-    /** Of the file that the personal model reads. */
+    /** Size of the file that the personal model reads. */
     public val selectedBytes: Int,
     internal val files: EntryFiles,
     internal val boundary: List<Boundary>,
     internal val names: Names,
     internal val logits: Port,
-    /** Of one sample's logits; null where the loss has no classes. */
+    /** Axis of classes in one sample's logits; null if the loss has no classes. */
     internal val classAxis: Int?,
     internal val tensors: List<Tensor>,
     private val memory: List<Pair<Int, Long>>,
@@ -71,10 +71,10 @@ public class Entry internal constructor(
     /** Parameters and statistics. */
     internal val kept: List<Tensor> = tensors.filter { it.kind != Kind.OPTIMIZER }
 
-    /** Of all tensors in one buffer. */
+    /** Size of all tensors in one buffer. */
     internal val stateBytes: Long = maxOf(selectedBytes.toLong(), tensors.last().let { it.offset + it.bytes })
 
-    /** Bytes that training takes at a batch size, as the package says. */
+    /** Bytes that training needs at a batch size, according to the package. */
     public fun memoryAt(batch: Int): Long {
         memory.firstOrNull { it.first >= batch }?.let { return it.second }
         val (last, bytes) = memory.last()
@@ -96,7 +96,7 @@ internal class EntryFiles(
     val selected: String,
 )
 
-/** What training steps start from: the frozen graph's output, or the model's [input] of that name, unchanged. */
+/** An input of training steps: an output of the frozen graph, or the model's [input] of that name, unchanged. */
 internal class Boundary(val port: Port, val input: String?)
 
 internal class Names(
@@ -133,20 +133,20 @@ internal class ScoredLayer(val name: String, val output: String, val numbers: In
 
 internal class FileRecord(val name: String, val bytes: Long, val sha256: String)
 
-/** What device.json says, checked. */
+/** The checked content of device.json. */
 public class Description internal constructor(
     public val model: String,
     public val modelSha256: String,
     public val oldestOnnxRuntime: String,
     internal val files: List<FileRecord>,
-    /** Of the model, in order. */
+    /** Of the model, in its order. */
     public val inputs: List<Port>,
-    /** Of the model, in order. */
+    /** Of the model, in its order. */
     public val outputs: List<OutputPort>,
     public val labels: Labels,
-    /** Null where classes have no names. */
+    /** Null if classes have no names. */
     public val classNames: List<String>?,
-    /** Null where the package says nothing of it: see [feed]. */
+    /** Null if the package defines none: see [feed]. */
     public val preprocessing: Preprocessing?,
     public val training: Defaults,
     internal val forwardBatch: Int?,
@@ -154,10 +154,10 @@ public class Description internal constructor(
     /** The menu: at least one choice of layers. */
     public val entries: List<Entry>,
 ) {
-    /** Names of the layers that have a score; none where the package cannot score. */
+    /** Names of the layers that have a score; empty if the package cannot score. */
     public val scoredLayers: List<String> = scoring?.layers?.map { it.name } ?: emptyList()
 
-    /** @throws DeviceException there is none of that name */
+    /** @throws DeviceException there is no entry of that name */
     public fun entry(name: String): Entry = entries.firstOrNull { it.name == name } ?: fail(
         Problem.USAGE,
         "there is no entry '${shown(name)}'; the package has ${entries.joinToString { "'${shown(it.name)}'" }}",

@@ -66,14 +66,14 @@ private val MEMORY = Regex(
     RegexOption.IGNORE_CASE,
 )
 
-/** Does something with [what]; an error of the machine or of ONNX Runtime becomes one of ours. */
+/** Runs an action; an error of the system or of ONNX Runtime becomes a DeviceException about [what]. */
 internal inline fun <T> guarded(what: String, work: () -> T): T {
     try {
         return work()
     } catch (error: OutOfMemoryError) {
         throw DeviceException(
             Problem.NO_MEMORY,
-            "there is not enough memory for $what: take a smaller batch, or fewer samples",
+            "there is not enough memory for $what: use a smaller batch, or fewer samples",
             error,
         )
     } catch (error: OrtException) {
@@ -85,12 +85,12 @@ internal fun ofRuntime(what: String, error: OrtException): DeviceException {
     val said = shown(error.message ?: "an error without a message", 400)
     return DeviceException(
         if (MEMORY.containsMatchIn(said)) Problem.NO_MEMORY else Problem.RUNTIME,
-        "$what: ONNX Runtime says: $said",
+        "$what: ONNX Runtime reports: $said",
         error,
     )
 }
 
-/** What a file system says: "x.bin (No such file or directory)" is cut to what is in parentheses. */
+/** The reason in a file system error: "x.bin (No such file or directory)" is reduced to the text in parentheses. */
 internal fun why(error: IOException): String {
     val said = error.message ?: error.javaClass.simpleName
     return Regex("\\(([^()]*)\\)$").find(said)?.groupValues?.get(1) ?: said

@@ -15,14 +15,14 @@ public fun interface FitWatch {
 }
 
 /**
- * An open device package: score, choose, fit, predict and save, each of which blocks. For coroutines there are
+ * An open device package: score, choose, fit, predict and save. All calls block; for coroutines, use
  * [scores], [training] and [predictions]. The format is docs/device-package.md.
  *
- * Several threads may use a package at the same time; it is closed when none uses it any more.
+ * Several threads may use a package at the same time; it is closed when none uses it any longer.
  */
 public class DevicePackage private constructor(
     internal val folder: File,
-    /** Of device.json. */
+    /** SHA-256 of device.json. */
     public val sha256: String,
     public val description: Description,
     internal val runtime: Runtime,
@@ -36,9 +36,9 @@ public class DevicePackage private constructor(
     public val runtimeVersion: String get() = runtime.version
 
     /**
-     * b1_hat of each layer, by forward passes of single samples without labels.
+     * Computes b1_hat of each layer by forward passes of single samples, without labels.
      *
-     * @throws DeviceException there are too few samples, or an activation is not finite; what else can go wrong
+     * @throws DeviceException there are too few samples, an activation is not finite, or other errors
      */
     @JvmOverloads
     public fun score(samples: Samples, watch: ScoreWatch = ScoreWatch { _, _ -> true }): Scores =
@@ -48,16 +48,16 @@ public class DevicePackage private constructor(
      * The entry with the highest sum of scores among those that need at most this memory at this batch size.
      *
      * @param memory bytes; null for no limit
-     * @param batchSize null for what the package says
+     * @param batchSize null for the package's own
      */
     @JvmOverloads
     public fun choose(scores: Scores, memory: Long? = null, batchSize: Int? = null): Choice =
         chosen(description.entries, scores, batchSize ?: description.training.batchSize, memory)
 
     /**
-     * Trains. Each [FitEvent.Epoch] offers what was learned so far, which remains if training ends with an error.
+     * Trains. Each [FitEvent.Epoch] provides the model so far, which remains valid if training ends with an error.
      *
-     * @throws DeviceException data do not fit; the loss is not finite; [watch] said to stop; what else can go wrong
+     * @throws DeviceException the data does not fit; the loss is not finite; [watch] returned false; or other errors
      */
     @JvmOverloads
     public fun fit(
@@ -78,7 +78,7 @@ public class DevicePackage private constructor(
         return made!!
     }
 
-    /** Trains while the next event is requested. */
+    /** Trains on demand: each request for the next event runs a step. */
     internal fun events(samples: Samples, options: FitOptions, closing: Closing): Sequence<FitEvent> =
         open { Trainer(this, samples, options) }.events(closing)
 
@@ -96,13 +96,13 @@ public class DevicePackage private constructor(
         }
     }
 
-    /** Does something while the package is not closed. */
+    /** Runs an action unless the package is closed. */
     internal inline fun <T> open(work: () -> T): T = lock.read {
         if (closed) fail(Problem.USAGE, "the package is closed")
         work()
     }
 
-    /** The graph that predicts, kept until the package is closed. */
+    /** The prediction graph, kept open until the package is closed. */
     internal fun predictor(entry: Entry): Graph = synchronized(predictors) {
         predictors.getOrPut(entry.files.prediction) {
             val ins = description.inputs.map(::slot) + entry.kept.map { floats(it.input) }
@@ -110,14 +110,14 @@ public class DevicePackage private constructor(
         }
     }
 
-    /** A file of the package, checked once more. */
+    /** A file of the package, checked again. */
     internal fun file(name: String): ByteBuffer {
         val record = description.files.first { it.name == name }
         val bytes = readFile(File(folder, name), record.bytes)
         val same = bytes.capacity().toLong() == record.bytes && sha256Of(bytes) == record.sha256
         return if (same) bytes else fail(
             Problem.WRONG_HASH,
-            "${File(folder, name)} was changed after the package had been opened",
+            "${File(folder, name)} was changed after the package was opened",
         )
     }
 
@@ -125,17 +125,17 @@ public class DevicePackage private constructor(
         /**
          * Opens a package: every file is checked against its size and SHA-256.
          *
-         * @param folder of real files: an app copies its assets out first
-         * @param threads for one operator
-         * @param frozenOn where the frozen graph runs, whose weights are constant
-         * @throws DeviceException it is not a package, or damaged; ONNX Runtime is too old
+         * @param folder a folder of the file system: an app must copy its assets first
+         * @param threads per operator
+         * @param frozenOn the processor for the frozen graph, whose weights are constant
+         * @throws DeviceException it is not a package, or is damaged, or ONNX Runtime is too old
          */
         @JvmStatic
         @JvmOverloads
         public fun open(folder: File, threads: Int = 1, frozenOn: Accelerator = Accelerator.CPU): DevicePackage {
             val bytes = readFile(File(folder, "device.json"), Json.MOST_BYTES.toLong())
             val description = described(Json.parse(bytes, "device.json"))
-            val anew = description.entries.map { it.files.selected }.toSet() // what a personal model was written into
+            val anew = description.entries.map { it.files.selected }.toSet() // rewritten for personal models
             for (record in description.files)
                 checkFile(File(folder, record.name), record.bytes, record.sha256.takeUnless { record.name in anew })
             val runtime = Runtime(maxOf(1, threads)).apply { check(description.oldestOnnxRuntime) }

@@ -1,14 +1,14 @@
 package dev.adabet.onnx
 
-/** How well an entry does on samples. */
+/** Loss and accuracy of an entry on samples. */
 public class Evaluation internal constructor(
-    /** Mean over the labels that count; NaN where none does. */
+    /** Mean over the labels that count; NaN if there are none. */
     public val loss: Double,
-    /** Share of labels that are right, of those that count; null where the loss has no classes, or none counts. */
+    /** Share of correct predictions among the labels that count; null without classes, or if none counts. */
     public val accuracy: Double?,
 )
 
-/** Samples to evaluate on, and the graph that does it. */
+/** Held-out samples, and the graph that evaluates them. */
 internal class Evaluator(
     private val device: DevicePackage,
     private val entry: Entry,
@@ -73,7 +73,7 @@ internal class Evaluator(
 
     private fun counted(samples: Int): Int = (0 until samples * labels.port.elements.toInt()).count { counts(it) }
 
-    /** How many labels that count have the largest logit, the first of equal ones. */
+    /** Number of labels that count and have the largest logit, the first of equal ones. */
     private fun right(samples: Int): Int {
         val axis = entry.classAxis!!
         val classes = entry.logits.shape[axis]

@@ -1,8 +1,8 @@
 package dev.adabet.onnx
 
 /**
- * What training steps start from: the frozen graph runs once for each sample, and what it gives is kept. Values that are the
- * model's inputs are not copied.
+ * The inputs of training steps: the frozen graph runs once for each sample, and its outputs are stored. Values that are
+ * inputs of the model are not copied.
  */
 internal class Features(
     private val device: DevicePackage,
@@ -15,10 +15,10 @@ internal class Features(
     private val kept = computed.associate { it.name to ArrayList<ByteArray>(samples.count) }
     private val frozen = if (computed.isEmpty()) null else opened()
 
-    /** How many samples are to be computed, one after the other. */
+    /** Number of samples to compute, one after another. */
     val count: Int = if (frozen == null) 0 else samples.count
 
-    /** The graph, with room for one sample. */
+    /** The graph, with memory for one sample. */
     private inner class Frozen {
         private val graph = closing.later(
             Graph.open(device, entry.files.frozen!!, inputs.map(::slot), computed.map(::slot), device.frozenOn),
@@ -31,7 +31,7 @@ internal class Features(
             fed.fill(samples.inputs, intArrayOf(sample))
             graph.run(feeds, given.of(1))
             for (port in computed) {
-                val bytes = guarded("what is kept of ${samples.count} samples") { ByteArray(port.bytes.toInt()) }
+                val bytes = guarded("the features of ${samples.count} samples") { ByteArray(port.bytes.toInt()) }
                 given.room(port.name).part(0, bytes.size).get(bytes)
                 kept.getValue(port.name).add(bytes)
             }
@@ -51,7 +51,7 @@ internal class Features(
         frozen!!.keep(sample)
     }
 
-    /** Of each value that steps start from, when all samples are computed. */
+    /** One source for each input of the steps, once all samples are computed. */
     fun rows(): List<Rows> = entry.boundary.map { boundary ->
         if (boundary.input == null) rowsOf(kept.getValue(boundary.port.name))
         else samples.inputs[inputs.indexOfFirst { it.name == boundary.input }]

@@ -19,7 +19,7 @@ internal fun sha256Of(bytes: ByteBuffer): String = hex(newDigest().apply { updat
 
 private fun <T> reading(file: File, work: (FileInputStream) -> T): T {
     if (file.exists() && !file.isFile)
-        fail(Problem.WRONG_FILE, "$file is not a file") // a pipe is refused, not waited for
+        fail(Problem.WRONG_FILE, "$file is not a file") // do not block on a pipe
     try {
         return FileInputStream(file).use(work)
     } catch (error: IOException) {
@@ -27,7 +27,7 @@ private fun <T> reading(file: File, work: (FileInputStream) -> T): T {
     }
 }
 
-/** A whole file of at most so many bytes. */
+/** Reads a whole file of at most so many bytes. */
 internal fun readFile(file: File, most: Long): ByteBuffer = reading(file) { stream ->
     val size = file.length()
     if (size > most) fail(Problem.WRONG_FILE, "$file has $size bytes; expected at most $most")
@@ -43,7 +43,7 @@ internal fun readFile(file: File, most: Long): ByteBuffer = reading(file) { stre
     }
 }
 
-/** Holds a file against its size and, if there is one, its SHA-256, part by part. */
+/** Checks the size of a file and, if given, its SHA-256, in chunks. */
 internal fun checkFile(file: File, bytes: Long, sha256: String?): Unit = reading(file) { stream ->
     if (file.length() != bytes)
         fail(Problem.WRONG_FILE, "$file has ${file.length()} bytes; expected $bytes: copy the package again")
@@ -63,7 +63,8 @@ private fun checkHash(file: File, stream: FileInputStream, expected: String) {
         fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $expected: copy the package again")
 }
 
-/** Written to a temporary file, flushed to disk and renamed: a file of that name is replaced as a whole or not at all. */
+/** Writes a temporary file, flushes it to disk and renames it: an existing file is replaced completely or not at all.
+ * */
 internal fun writeFile(file: File, write: (OutputStream) -> Unit) {
     val beside = File(file.path + ".partial")
     try {

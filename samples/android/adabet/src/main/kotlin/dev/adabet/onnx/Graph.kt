@@ -9,22 +9,22 @@ import ai.onnxruntime.TensorInfo
 import java.io.File
 import java.nio.ByteBuffer
 
-/** Where graphs that have constant weights run. Steps, whose weights are inputs, run on the CPU. */
+/** The processor for graphs with constant weights. Steps, whose weights are inputs, run on the CPU. */
 public enum class Accelerator { CPU, XNNPACK, NNAPI }
 
-/** What a graph takes or gives. */
+/** An input or output of a graph. */
 internal class Slot(val name: String, val dtype: DType)
 
 internal fun slot(port: Port): Slot = Slot(port.name, port.dtype)
 
 internal fun floats(name: String): Slot = Slot(name, DType.FLOAT32)
 
-/** What ONNX Runtime is asked with. */
+/** ONNX Runtime with the session options. */
 internal class Runtime(private val threads: Int) {
     val environment: OrtEnvironment = OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "adabet")
     val version: String get() = environment.version
 
-    /** @throws DeviceException it is older than the package, or this library, needs */
+    /** @throws DeviceException it is too old for the package or for this library */
     fun check(oldest: String) {
         val needed = if (newEnough(oldest, OLDEST)) oldest else OLDEST
         if (!newEnough(version, needed))
@@ -38,7 +38,7 @@ internal class Runtime(private val threads: Int) {
         options.setIntraOpNumThreads(threads)
         options.setInterOpNumThreads(1)
         options.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL)
-        options.setMemoryPatternOptimization(false) // else one block more, as large as a whole run
+        options.setMemoryPatternOptimization(false) // otherwise one more block, as large as a whole run
         when (on) {
             Accelerator.CPU -> Unit
             Accelerator.XNNPACK -> options.addXnnpack(mapOf("intra_op_num_threads" to "$threads"))
@@ -47,12 +47,12 @@ internal class Runtime(private val threads: Int) {
         environment.createSession(file.path, options)
     }
 
-    /** A tensor that lies where the numbers of [buffer] are; [shape] with the samples where there are some. */
+    /** A tensor over the memory of [buffer]; [shape] includes the number of samples, if any. */
     fun tensor(buffer: ByteBuffer, shape: LongArray, dtype: DType): OnnxTensor =
         OnnxTensor.createTensor(environment, buffer, shape, dtype.java)
 
     private companion object {
-        /** The first whose Java API writes results where the caller says. */
+        /** The first release whose Java API writes results to given memory. */
         const val OLDEST = "1.17"
 
         fun newEnough(version: String, needed: String): Boolean {
@@ -66,7 +66,7 @@ internal class Runtime(private val threads: Int) {
     }
 }
 
-/** A session, checked against what device.json says of it. */
+/** A session, checked against device.json. */
 internal class Graph private constructor(private val what: String, private val session: OrtSession) : AutoCloseable {
     private val inputs: List<String> = session.inputNames.toList()
 
@@ -74,13 +74,13 @@ internal class Graph private constructor(private val what: String, private val s
         val given = session.inputInfo
         for ((name, info) in given) {
             val slot = ins.firstOrNull { it.name == name }
-                ?: fail(Problem.WRONG_FILE, "$what has an input '${shown(name)}' of which device.json says nothing")
+                ?: fail(Problem.WRONG_FILE, "$what has an input '${shown(name)}' that device.json does not list")
             checkType(slot, (info.info as? TensorInfo)?.type?.name)
         }
         val made = session.outputInfo
         for (slot in outs) {
             val info = made[slot.name]
-                ?: fail(Problem.WRONG_FILE, "$what has no output '${shown(slot.name)}', which device.json says it has")
+                ?: fail(Problem.WRONG_FILE, "$what has no output '${shown(slot.name)}', which device.json lists")
             checkType(slot, (info.info as? TensorInfo)?.type?.name)
         }
     }
@@ -94,11 +94,11 @@ internal class Graph private constructor(private val what: String, private val s
             )
     }
 
-    /** Of the feeds, those that the graph has. */
+    /** Those of the feeds that the graph has. */
     fun taken(feeds: Map<String, OnnxTensor>): Map<String, OnnxTensor> =
-        inputs.associateWith { feeds[it] ?: fail(Problem.WRONG_FILE, "$what: nothing is fed to '${shown(it)}'") }
+        inputs.associateWith { feeds[it] ?: fail(Problem.WRONG_FILE, "$what: no value for the input '${shown(it)}'") }
 
-    /** Runs; what it gives is written into [results]. */
+    /** Runs the graph; the outputs are written into [results]. */
     fun run(feeds: Map<String, OnnxTensor>, results: Map<String, OnnxTensor>) {
         try {
             session.run(feeds, emptySet(), results).close()
@@ -107,7 +107,7 @@ internal class Graph private constructor(private val what: String, private val s
         }
     }
 
-    /** Runs and copies out what it gives, whatever its shape. */
+    /** Runs the graph and copies its outputs, whatever their shapes. */
     fun <T> run(feeds: Map<String, OnnxTensor>, outputs: Set<String>, copied: (String, OnnxTensor) -> T): List<T> {
         try {
             return session.run(feeds, outputs).use { result ->
@@ -139,7 +139,7 @@ internal class Graph private constructor(private val what: String, private val s
     }
 }
 
-/** Closes what was opened, also where something fails. */
+/** Closes everything that was opened, also if something fails. */
 internal class Closing : AutoCloseable {
     private val opened = ArrayList<AutoCloseable>()
 

@@ -4,11 +4,11 @@ import java.nio.ByteBuffer
 import java.nio.charset.CharacterCodingException
 
 /**
- * A strict reader of JSON, the same on Android and on the desktop. Nothing in a text is believed: it is UTF-8, no key
- * comes twice, nothing is deeper than 32, and numbers have fewer than 64 digits.
+ * A strict JSON reader for untrusted text, the same on Android and on the desktop: it must be UTF-8, without duplicate
+ * keys, nested at most 32 deep, with numbers of fewer than 64 digits.
  *
- * Values are Map, List, String, Boolean, null, and Long or Double: a number without point and exponent is a Long where
- * it fits.
+ * Values are Map, List, String, Boolean, null, and Long or Double: a number without point and exponent is a Long if it
+ * fits.
  */
 internal class Json private constructor(private val text: String, private val what: String) {
     private var at = 0
@@ -83,33 +83,33 @@ internal class Json private constructor(private val text: String, private val wh
         val made = StringBuilder()
         at++
         while (true) {
-            if (at >= text.length) wrong("a string that does not end")
+            if (at >= text.length) wrong("an unterminated string")
             when (val c = text[at++]) {
                 '"' -> return made.toString()
                 '\\' -> made.append(escaped())
-                else -> if (c < ' ') wrong("a character that a string cannot have") else made.append(c)
+                else -> if (c < ' ') wrong("an invalid character in a string") else made.append(c)
             }
         }
     }
 
     private fun escaped(): String {
-        if (at >= text.length) wrong("a string that does not end")
+        if (at >= text.length) wrong("an unterminated string")
         val c = text[at]
         at++
         val plain = "\"\\/bfnrt".indexOf(c)
         if (plain >= 0) return "\"\\/\b\u000C\n\r\t"[plain].toString()
-        val high = if (c == 'u') hex() else wrong("an escape that a string cannot have")
+        val high = if (c == 'u') hex() else wrong("an invalid escape in a string")
         if (!high.isSurrogate() && high != '\u0000') return high.toString()
-        if (!high.isHighSurrogate() || !text.startsWith("\\u", at)) wrong("an escape that a string cannot have")
+        if (!high.isHighSurrogate() || !text.startsWith("\\u", at)) wrong("an invalid escape in a string")
         at += 2
         val low = hex()
-        return if (low.isLowSurrogate()) "$high$low" else wrong("an escape that a string cannot have")
+        return if (low.isLowSurrogate()) "$high$low" else wrong("an invalid escape in a string")
     }
 
     private fun hex(): Char {
-        if (text.length - at < 4) wrong("a string that does not end")
+        if (text.length - at < 4) wrong("an unterminated string")
         val digits = text.substring(at, at + 4)
-        if (!digits.all { it in "0123456789abcdefABCDEF" }) wrong("an escape that a string cannot have")
+        if (!digits.all { it in "0123456789abcdefABCDEF" }) wrong("an invalid escape in a string")
         at += 4
         return digits.toInt(16).toChar()
     }
@@ -126,12 +126,12 @@ internal class Json private constructor(private val text: String, private val wh
         val whole = at
         if (peek() == '.') {
             at++
-            digits("a number that ends with its point")
+            digits("a number that ends with a decimal point")
         }
         if (peek() == 'e' || peek() == 'E') {
             at++
             if (peek() == '+' || peek() == '-') at++
-            digits("a number without its exponent")
+            digits("a number with an incomplete exponent")
         }
         if (at - start > MOST_DIGITS) wrong("a number with too many digits")
         val digits = text.substring(start, at)
@@ -143,7 +143,7 @@ internal class Json private constructor(private val text: String, private val wh
         private const val DEEPEST = 32
         private const val MOST_DIGITS = 63
 
-        /** @param what the file, for messages */
+        /** @param what name of the file for messages */
         fun parse(bytes: ByteBuffer, what: String): Any? {
             val text = try {
                 Charsets.UTF_8.newDecoder().decode(bytes.duplicate()).toString()
@@ -153,11 +153,11 @@ internal class Json private constructor(private val text: String, private val wh
             val reader = Json(text, what)
             val value = reader.value(0)
             reader.blank()
-            if (reader.at < text.length) reader.wrong("something after the value")
+            if (reader.at < text.length) reader.wrong("unexpected text after the value")
             return value
         }
 
-        /** A string as JSON has it. */
+        /** Encodes a string as JSON. */
         fun quoted(text: String): String = buildString {
             append('"')
             for (c in text) {

@@ -6,9 +6,9 @@ import ai.onnxruntime.OnnxJavaType
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-/** Types of numbers, those that ONNX Runtime's Java API has. */
+/** Data types, those of ONNX Runtime's Java API. */
 public enum class DType(
-    /** As device.json has it. */
+    /** The name in device.json. */
     public val label: String,
     /** Bytes of a number. */
     public val width: Int,
@@ -25,24 +25,24 @@ public enum class DType(
     BOOL("bool", 1, OnnxJavaType.BOOL),
 }
 
-/** Numbers as data for a model: little-endian. */
+/** Numbers as little-endian data for a model. */
 public fun bytesOf(numbers: FloatArray): ByteBuffer = room(4L * numbers.size).also { it.asFloatBuffer().put(numbers) }
 
-/** Numbers as data for a model, such as labels: little-endian. */
+/** Numbers, such as labels, as little-endian data for a model. */
 public fun bytesOf(numbers: LongArray): ByteBuffer = room(8L * numbers.size).also { it.asLongBuffer().put(numbers) }
 
-/** Zeros that the collector takes away when nobody needs them any more. */
+/** Zeros on the heap, which are garbage collected. */
 internal fun room(bytes: Long): ByteBuffer = ByteBuffer.wrap(ByteArray(fits(bytes))).order(ByteOrder.LITTLE_ENDIAN)
 
 /**
- * Zeros that ONNX Runtime can use where they are. The collector takes such memory away late, since the object that
- * stands for it is small: it is asked for once for all steps, never in one.
+ * Zeros in direct memory, which ONNX Runtime can access. Such memory is garbage collected late, since its object is
+ * small: allocate it once for all steps, never within a step.
  */
 internal fun direct(bytes: Long): ByteBuffer = ByteBuffer.allocateDirect(fits(bytes)).order(ByteOrder.LITTLE_ENDIAN)
 
 private fun fits(bytes: Long): Int {
     if (bytes in 0..Int.MAX_VALUE.toLong() - 64) return bytes.toInt()
-    fail(Problem.NO_MEMORY, "there is not enough memory: $bytes bytes are more than one array can have")
+    fail(Problem.NO_MEMORY, "there is not enough memory: $bytes bytes exceed the size of an array")
 }
 
 /** A part of a buffer, with the same bytes. */
@@ -63,5 +63,5 @@ internal fun copy(from: ByteBuffer, offset: Int, to: ByteBuffer, at: Int, bytes:
     target.put(from.part(offset, bytes))
 }
 
-/** a * b, or more than anything has where that is too much. */
+/** a * b, or a value above every real size on overflow. */
 internal fun times(a: Long, b: Long): Long = if (a != 0L && b > Long.MAX_VALUE / a) Long.MAX_VALUE else a * b

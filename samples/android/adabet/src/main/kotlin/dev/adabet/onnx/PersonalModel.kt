@@ -4,20 +4,20 @@ import java.io.File
 import java.nio.ByteBuffer
 
 /**
- * What a model gives: its numbers, little-endian, and its shape, in which the number of samples usually comes first.
+ * An output of a model: its little-endian numbers, and its shape, which usually begins with the number of samples.
  */
 public class Output internal constructor(data: ByteBuffer, public val shape: LongArray) {
     public val data: ByteBuffer = data.whole()
 }
 
-/** Outputs of batches, one after the other. */
+/** Concatenates the outputs of batches. */
 private fun joined(name: String, parts: List<Output>): Output {
     if (parts.size == 1) return parts[0]
     val first = parts[0].shape
     if (first.isEmpty() || parts.any { it.shape.size != first.size || it.shape.drop(1) != first.drop(1) })
         fail(
             Problem.WRONG_SHAPE,
-            "the output '${shown(name)}' has no axis of samples at the front: predict at most one batch",
+            "the output '${shown(name)}' does not have the samples as its first axis: predict at most one batch",
         )
     return guarded("predictions") {
         val all = room(parts.sumOf { it.data.capacity().toLong() })
@@ -26,7 +26,7 @@ private fun joined(name: String, parts: List<Output>): Output {
     }
 }
 
-/** An entry with its trained values. It may be used as long as its package is open. */
+/** An entry with its trained values. It can be used while its package is open. */
 public class PersonalModel internal constructor(
     private val device: DevicePackage,
     public val entry: Entry,
@@ -35,7 +35,7 @@ public class PersonalModel internal constructor(
     /**
      * The model's outputs by name.
      *
-     * @throws DeviceException samples do not fit; ONNX Runtime reports an error
+     * @throws DeviceException the samples do not fit, or ONNX Runtime reports an error
      */
     public fun predict(samples: Samples): Map<String, Output> = device.open {
         val description = device.description
@@ -68,7 +68,8 @@ public class PersonalModel internal constructor(
         save(device, entry, values, null, file)
     }
 
-    /** Writes the file that the personal model reads: beside the package's model it makes an ordinary ONNX model. */
+    /** Writes the file that the personal model reads: together with the package's model it is an ordinary ONNX model.
+     * */
     public fun saveSelected(file: File) {
         writeFile(file) { it.put(values.part(0, entry.selectedBytes)) }
     }

@@ -5,10 +5,10 @@ package dev.adabet.onnx
 import java.nio.ByteBuffer
 
 /**
- * Raw numbers of whole samples, such as pixels of 0 to 255, as the input takes them: scale, mean, std, and the order of
- * colours (raw ones are red, green, blue). What the package says nothing of stays as it is.
+ * Converts raw numbers of whole samples, such as pixels from 0 to 255, to the input: scale, mean, std, and the order of
+ * colours (raw ones are red, green, blue). Steps that the package does not define are skipped.
  *
- * @throws DeviceException the numbers are no whole samples; the package's rule does not fit the input
+ * @throws DeviceException the numbers are not whole samples, or the package's rule does not fit the input
  */
 public fun Description.feed(input: Port, raw: FloatArray): ByteBuffer {
     if (raw.size % input.elements != 0L)
@@ -46,11 +46,11 @@ private fun spread(numbers: List<Float>, key: String, channels: Int): FloatArray
 }
 
 /**
- * A picture as the input takes it. Transparency is left out; where the model takes one channel, it is the picture's
- * luma (ITU-R 601). Without a rule in the package, 0 to 255 are fed.
+ * Converts a picture to the input. Transparency is dropped; if the model has one channel, it is the luma (ITU-R 601).
+ * Without a rule in the package, the values are 0 to 255.
  *
- * @param argb a number for each pixel, row by row, as Android's Bitmap.getPixels gives them
- * @throws DeviceException the picture is not of the input's size: scale it first
+ * @param argb a number for each pixel, row by row, as from Android's Bitmap.getPixels
+ * @throws DeviceException the size of the picture differs from the input's: scale it first
  */
 public fun Description.feedPicture(input: Port, argb: IntArray, width: Int, height: Int): ByteBuffer {
     val layout = PictureLayout.of(this, input)
@@ -77,7 +77,7 @@ public fun Description.feedPicture(input: Port, argb: IntArray, width: Int, heig
     return feed(input, raw)
 }
 
-/** How an input takes pictures. */
+/** The picture layout of an input. */
 public class PictureLayout private constructor(
     public val width: Int,
     public val height: Int,
@@ -88,7 +88,7 @@ public class PictureLayout private constructor(
     public companion object {
         private val CHANNELS = listOf(1, 3)
 
-        /** @throws DeviceException the input takes no pictures */
+        /** @throws DeviceException the input cannot take pictures */
         @JvmStatic
         public fun of(description: Description, input: Port): PictureLayout {
             val shape = input.shape
@@ -96,7 +96,7 @@ public class PictureLayout private constructor(
             val axis = description.preprocessing?.channelAxis?.minus(1) ?: guessed
             val fits = shape.size == 3 && axis in listOf(0, 2) && shape[axis] in CHANNELS
             if (!fits || input.dtype != DType.FLOAT32)
-                fail(Problem.WRONG_SHAPE, "'${shown(input.name)}' of the shape $shape takes no pictures")
+                fail(Problem.WRONG_SHAPE, "'${shown(input.name)}' of the shape $shape cannot take pictures")
             val (height, width) = if (axis == 0) shape.drop(1) else shape.dropLast(1)
             return PictureLayout(width, height, shape[axis], axis == 0)
         }

@@ -24,7 +24,7 @@ internal class Random(seed: Long, stream: Int) {
     }
 }
 
-/** 0 to n - 1 in some order. */
+/** A permutation of 0 to n - 1. */
 internal fun shuffled(n: Int, seed: Long, stream: Int): IntArray {
     val random = Random(seed, stream)
     val order = IntArray(n) { it }

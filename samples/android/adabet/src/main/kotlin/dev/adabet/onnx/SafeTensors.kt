@@ -7,7 +7,7 @@ import java.nio.ByteBuffer
 /** A tensor in a file: its type, shape and bytes. */
 internal class Stored(val dtype: String, val shape: List<Long>, val bytes: ByteBuffer)
 
-/** A safetensors file of any writer: nothing in it is believed. */
+/** A safetensors file from an untrusted source: everything is checked. */
 internal class SafeTensors private constructor(
     val file: File,
     private val metadata: Map<*, *>,
@@ -16,13 +16,13 @@ internal class SafeTensors private constructor(
 ) {
     fun metadata(key: String): String? = metadata[key] as String?
 
-    /** Of all bytes after the header. */
+    /** SHA-256 of all bytes after the header. */
     fun sha256(): String = sha256Of(data)
 
     internal companion object {
         private fun wrong(file: File, why: String): Nothing = fail(Problem.WRONG_FILE, "$file $why")
 
-        /** @param most bytes of data that it can have */
+        /** @param most maximum number of bytes of data */
         fun read(file: File, most: Long): SafeTensors {
             val all = readFile(file, most + 8 + Json.MOST_BYTES)
             val length = if (all.capacity() >= 8) all.getLong(0) else 0
@@ -37,7 +37,7 @@ internal class SafeTensors private constructor(
             val data = all.part(8 + length.toInt(), all.capacity() - 8 - length.toInt())
             val metadata = header["__metadata__"] ?: emptyMap<String, String>()
             if (metadata !is Map<*, *> || !metadata.values.all { it is String })
-                wrong(file, "has metadata that are no strings")
+                wrong(file, "has metadata that is not a string")
             val places = ArrayList<LongRange>()
             val tensors = LinkedHashMap<String, Stored>()
             for ((name, item) in header)
@@ -62,12 +62,12 @@ internal class SafeTensors private constructor(
             val typed = dtype != null && shape != null && null !in shape
             val placed = offsets?.size == 2 && begin != null && end != null
             if (!typed || !placed || begin < 0 || end < begin || end > data.capacity())
-                wrong(file, "is wrong: '${shown(name)}' has no dtype, shape and place within the file")
+                wrong(file, "is wrong: '${shown(name)}' has no valid dtype, shape and offsets within the file")
             places.add(begin until end)
             return Stored(dtype, shape.map { it!! }, data.part(begin.toInt(), (end - begin).toInt()))
         }
 
-        /** Tensors fill the data without gaps and without lying over each other. */
+        /** Checks that tensors fill the data without gaps and without overlapping. */
         private fun filled(file: File, places: List<LongRange>, bytes: Int) {
             var at = 0L
             for (place in places.sortedWith(compareBy({ it.first }, { it.last }))) {
@@ -77,7 +77,7 @@ internal class SafeTensors private constructor(
             if (at != bytes.toLong()) wrong(file, "is wrong: its tensors do not fill its $bytes bytes of data")
         }
 
-        /** Writes tensors in order; the header is filled up so that data begin at a multiple of 64. */
+        /** Writes tensors in order; the header is padded so that the data begins at a multiple of 64. */
         fun write(to: OutputStream, metadata: Map<String, String>, tensors: List<Tensor>, values: ByteBuffer) {
             var at = 0L
             val items = tensors.map {

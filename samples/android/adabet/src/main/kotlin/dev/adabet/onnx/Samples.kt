@@ -3,21 +3,21 @@ package dev.adabet.onnx
 import java.nio.ByteBuffer
 
 /**
- * Samples in the form of the model's input: for each of its inputs, by name, the numbers of one sample after the other (see
- * [bytesOf]), and labels where they are needed. Buffers are read, never changed, and whole, whatever their positions.
+ * Samples in the form of the model's input: by input name, the numbers of one sample after another (see [bytesOf]), and
+ * labels if they are needed. Buffers are read from their start to their capacity, and never changed.
  */
 public class Samples @JvmOverloads constructor(
     public val inputs: Map<String, ByteBuffer>,
     public val labels: ByteBuffer? = null,
 )
 
-/** Samples that fit a package. */
+/** Samples checked against a package. */
 internal class CheckedSamples(val count: Int, val inputs: List<Rows>, val labels: Rows?)
 
 internal fun Description.checked(samples: Samples, labelled: Boolean, what: String): CheckedSamples {
     val columns = inputs.map { port ->
         val data = samples.inputs[port.name]
-            ?: fail(Problem.USAGE, "$what: there are no numbers for the model's input '${shown(port.name)}'")
+            ?: fail(Problem.USAGE, "$what: the numbers for the model's input are missing: '${shown(port.name)}'")
         Pair(port, data)
     }
     val counts = columns.map { (port, data) -> count(port, data, what) }
@@ -37,14 +37,14 @@ private fun count(port: Port, data: ByteBuffer, what: String): Int {
     fail(
         Problem.WRONG_SHAPE,
         "$what: '${shown(port.name)}' has ${data.capacity()} bytes; a sample (${port.elements} of " +
-            "${port.dtype.label}) has ${port.bytes}, and no whole number of samples fits",
+            "${port.dtype.label}) has ${port.bytes}, expected a multiple of that",
     )
 }
 
 private fun Description.checkedLabels(samples: Samples, count: Int, what: String): Rows {
     val data = samples.labels ?: fail(Problem.USAGE, "$what: there are no labels")
     val found = count(labels.port, data, what)
-    if (found != count) fail(Problem.WRONG_SHAPE, "$what: there are labels of $found samples, and $count samples")
+    if (found != count) fail(Problem.WRONG_SHAPE, "$what: there are labels for $found samples, but $count samples")
     labels.check(data.whole(), what)
     return rowsOf(labels.port, data)
 }
@@ -63,6 +63,6 @@ private fun Labels.check(data: ByteBuffer, what: String) {
 
 internal val Labels.isWhole: Boolean get() = port.dtype != DType.FLOAT32
 
-/** A label that is a whole number. */
+/** An integer label. */
 internal fun Labels.at(data: ByteBuffer, place: Int): Long =
     if (port.dtype == DType.INT64) data.getLong(8 * place) else data.getInt(4 * place).toLong()

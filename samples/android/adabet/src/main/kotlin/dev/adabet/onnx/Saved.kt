@@ -6,10 +6,10 @@ import java.nio.ByteBuffer
 private const val DELTA = "adabet-onnx/delta"
 private const val PROGRESS = "adabet-onnx/progress"
 
-/** Where training is. */
+/** The position in training. */
 internal class Place(val epoch: Long, val step: Long, val seed: Long, val batchSize: Long)
 
-/** Writes a delta, or progress where there is a place. */
+/** Writes a delta or, with a place, progress. */
 internal fun save(device: DevicePackage, entry: Entry, values: ByteBuffer, place: Place?, file: File) {
     val tensors = if (place == null) entry.kept else entry.tensors
     val digest = newDigest()
@@ -43,10 +43,10 @@ private fun SafeTensors.number(key: String): Long {
     fail(Problem.WRONG_FILE, "$file: '$key' is ${shown(found, 40)}; expected a decimal number")
 }
 
-/** Whether a file says that it is progress. */
+/** Whether a file is a progress file. */
 private val SafeTensors.isProgress: Boolean get() = metadata("format") == PROGRESS
 
-/** Takes the numbers of a file into [values]; says where training was if it is progress. */
+/** Reads the numbers of a file into [values]; returns the position in training if it is progress. */
 private fun SafeTensors.take(device: DevicePackage, entry: Entry, progress: Boolean, values: ByteBuffer): Place? {
     expect("format", if (progress) PROGRESS else DELTA)
     expect("version", "1")
@@ -59,7 +59,7 @@ private fun SafeTensors.take(device: DevicePackage, entry: Entry, progress: Bool
     if (found != expected)
         fail(
             Problem.WRONG_HASH,
-            "$file: its data have the SHA-256 $found; expected ${shown(expected ?: "one in its metadata")}",
+            "$file: its data has the SHA-256 $found; expected ${shown(expected ?: "one in its metadata")}",
         )
     val wanted = if (progress) entry.tensors else entry.kept
     if (tensors.size != wanted.size)
@@ -83,18 +83,18 @@ private fun SafeTensors.take(device: DevicePackage, entry: Entry, progress: Bool
 
 private val Entry.dataBytes: Long get() = tensors.sumOf { it.bytes }
 
-/** Takes progress into [values]. */
+/** Reads progress into [values]. */
 internal fun restore(device: DevicePackage, entry: Entry, file: File, values: ByteBuffer): Place =
     SafeTensors.read(file, entry.dataBytes).take(device, entry, true, values)!!
 
-/** A personal model from a delta, or from progress. */
+/** Loads a personal model from a delta or progress file. */
 internal fun load(device: DevicePackage, file: File): PersonalModel {
     val entries = device.description.entries
     val stored = SafeTensors.read(file, entries.maxOf { it.dataBytes })
     stored.expect("model_sha256", device.description.modelSha256)
     val name = stored.metadata("entry")
     val entry = entries.firstOrNull { it.name == name }
-        ?: fail(Problem.WRONG_MODEL, "$file is of the entry '${shown(name ?: "")}', which the package does not have")
+        ?: fail(Problem.WRONG_MODEL, "$file is for the entry '${shown(name ?: "")}', which the package does not have")
     val values = guarded("the entry's values") { room(entry.stateBytes) }
     stored.take(device, entry, stored.isProgress, values)
     return PersonalModel(device, entry, values)

@@ -4,7 +4,7 @@ import kotlin.math.sqrt
 
 internal const val FEWEST_SCORED = 8
 
-/** The worth of layers. */
+/** The scores of layers. */
 public class Scores(
     /** By layer. */
     public val layers: Map<String, Double>,
@@ -15,7 +15,7 @@ public class Choice internal constructor(
     public val entry: Entry,
     /** The sum of its layers' scores. */
     public val worth: Double,
-    /** Bytes that training it takes. */
+    /** Bytes needed to train it. */
     public val bytes: Long,
 )
 
@@ -26,10 +26,10 @@ public fun interface ScoreWatch {
 
 internal fun scored(device: DevicePackage, samples: Samples, watch: ScoreWatch): Scores {
     val scoring = device.description.scoring
-        ?: fail(Problem.USAGE, "the package has no graph for scoring: make one with it")
+        ?: fail(Problem.USAGE, "the package has no graph for scoring: create one that does")
     val checked = device.description.checked(samples, false, "data")
     val n = minOf(scoring.samples, checked.count)
-    if (n < FEWEST_SCORED) fail(Problem.TOO_FEW, "there are $n samples; scoring takes $FEWEST_SCORED or more")
+    if (n < FEWEST_SCORED) fail(Problem.TOO_FEW, "there are $n samples; scoring needs at least $FEWEST_SCORED")
     var done = 0
     val tell = { if (!watch.told(++done, n + scoring.layers.size)) fail(Problem.CANCELLED, "scoring was stopped") }
     val numbers = activations(device, scoring, checked, n, tell)
@@ -46,7 +46,7 @@ internal fun scored(device: DevicePackage, samples: Samples, watch: ScoreWatch):
     )
 }
 
-/** Of each layer, the numbers that stand for the activation of each sample. */
+/** For each layer, the numbers that represent each sample's activation. */
 private fun activations(
     device: DevicePackage,
     scoring: Scoring,
@@ -87,7 +87,7 @@ private fun activations(
         found.map { rows -> Array(n) { rows[it]!! } }
     }
 
-/** Euclidean distances in double precision, row after row. */
+/** Euclidean distances in double precision, row by row. */
 internal fun distances(rows: Array<FloatArray>): DoubleArray {
     val n = rows.size
     val made = DoubleArray(n * n)
@@ -103,7 +103,8 @@ internal fun distances(rows: Array<FloatArray>): DoubleArray {
     return made
 }
 
-/** The entry with the highest worth of those that need at most so many bytes, then the least need, then the first. */
+/** The entry with the highest score among those that need at most so many bytes; ties go to the smaller memory, then to
+ * the first. */
 internal fun chosen(entries: List<Entry>, scores: Scores, batch: Int, memory: Long?): Choice {
     if (batch < 1) fail(Problem.USAGE, "a batch size of $batch; expected at least 1")
     scores.layers.entries.firstOrNull { !it.value.isFinite() }?.let {
@@ -118,7 +119,7 @@ internal fun chosen(entries: List<Entry>, scores: Scores, batch: Int, memory: Lo
         .reduceOrNull { best, other -> if (isBetter(other, best)) other else best }
         ?: fail(
             Problem.NO_MEMORY,
-            "no choice of layers trains in $memory bytes at a batch size of $batch: the smallest needs " +
+            "no choice of layers can be trained in $memory bytes at a batch size of $batch: the smallest needs " +
                 "${all.minOf { it.bytes }}",
         )
 }

@@ -11,7 +11,7 @@ public class FitOptions {
     public var learningRate: Double? = null
     public var batchSize: Int? = null
 
-    /** Total number of epochs, including those of [progress]. */
+    /** Total number of epochs, including those in [progress]. */
     public var epochs: Int? = null
 
     /** Random seed of the order of samples: 0 to 2^32 - 1. */
@@ -26,32 +26,32 @@ public class FitOptions {
 
 /** An event of training. */
 public sealed class FitEvent {
-    /** The frozen part of one more sample was computed, which is done once, before the first step. */
+    /** The frozen part was computed for one more sample; this is done once, before the first step. */
     public class Prepared internal constructor(public val samples: Int, public val of: Int) : FitEvent()
 
     public class Step internal constructor(
-        /** From 1. */
+        /** Counted from 1. */
         public val epoch: Int,
         public val epochs: Int,
-        /** From 1, over all epochs. */
+        /** Counted from 1, over all epochs. */
         public val step: Long,
-        /** In an epoch. */
+        /** Steps per epoch. */
         public val steps: Int,
         public val loss: Float,
     ) : FitEvent()
 
-    /** Progress is stored. */
+    /** An epoch is complete and progress is stored. */
     public class Epoch internal constructor(
         public val epoch: Int,
         public val epochs: Int,
         public val step: Long,
         /** Mean over the epoch's samples. */
         public val loss: Double,
-        /** Null where there are no held-out samples. */
+        /** Null if there are no held-out samples. */
         public val heldOut: Evaluation?,
         learned: () -> PersonalModel,
     ) : FitEvent() {
-        /** What was learned so far: a copy, made when it is first asked for. Ask before training goes on. */
+        /** The model so far: a copy, made on the first request. Request it before training continues. */
         public val model: PersonalModel by lazy(learned)
     }
 
@@ -60,8 +60,8 @@ public sealed class FitEvent {
 }
 
 /**
- * Training of an entry, in the documented order, with two sets of values that alternate as input and
- * output. Nothing is asked for in a step: memory stays as it is.
+ * Training of an entry, in the documented order, with two sets of values that alternate as input and output. Steps do
+ * not allocate memory.
  */
 internal class Trainer(private val device: DevicePackage, private val samples: Samples, options: FitOptions) {
     private val description = device.description
@@ -87,7 +87,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         steps = (checked.count + batchSize - 1) / batchSize
     }
 
-    /** Trains while the next event is requested: training pauses otherwise; closing [closing] ends it. */
+    /** Trains on demand: each request for the next event runs a step; closing [closing] ends it. */
     fun events(closing: Closing): Sequence<FitEvent> = sequence {
         val memory = guarded("the trained values") { List(2) { direct(entry.stateBytes) } }
         val start = begin(memory[0])
@@ -113,7 +113,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         yield(FitEvent.Done(loop.model()))
     }
 
-    /** Initial values, or those of the progress file if there is one; where training is. */
+    /** Loads the initial values, or those of the progress file if it exists; returns the position in training. */
     private fun begin(values: ByteBuffer): Place {
         val initial = device.file(entry.files.state)
         copy(initial, 0, values, 0, entry.selectedBytes)
@@ -123,14 +123,14 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         if (!same || place.epoch !in 1..Int.MAX_VALUE.toLong() || place.step != place.epoch * steps)
             fail(
                 Problem.WRONG_MODEL,
-                "$progress is of another training: seed ${place.seed}, batch size ${place.batchSize}, ${place.step} " +
-                    "steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in " +
-                    "an epoch. Remove it to start again",
+                "$progress belongs to another training run: seed ${place.seed}, batch size ${place.batchSize}, " +
+                    "${place.step} steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, " +
+                    "$steps steps per epoch. Remove it to start again",
             )
         return place
     }
 
-    /** What steps need, asked for once. */
+    /** The memory for steps, allocated once. */
     private inner class Loop(closing: Closing, memory: List<ByteBuffer>, private val rows: List<Rows>) {
         private val runtime = device.runtime
         private val names = entry.names
@@ -157,10 +157,10 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         private val scalars = mapOf(names.learningRate to rateNow.tensor, names.step to stepNow.tensor)
         private val results = values.map { it.outputs + (names.loss to loss.tensor) }
 
-        /** Of each number of samples, what is fed with either set: there are at most two. */
+        /** The inputs for each number of samples with either set; there are at most two numbers. */
         private val feeds = HashMap<Int, List<Map<String, OnnxTensor>>>()
 
-        /** Which set holds the values. */
+        /** The set that holds the current values. */
         private var now = 0
 
         /** The last step. */
@@ -177,7 +177,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
             if (found.isFinite()) return found
             fail(
                 Problem.NOT_FINITE,
-                "the loss is $found in step $number: take a smaller learning rate than $rate, and look at the data",
+                "the loss is $found in step $number: use a learning rate below $rate, and check the data",
             )
         }
 
@@ -186,14 +186,14 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
             notFinite(entry.tensors, bytes)?.let {
                 fail(
                     Problem.NOT_FINITE,
-                    "'${shown(it)}' is not finite after epoch $epoch: take a smaller learning rate than $rate",
+                    "'${shown(it)}' is not finite after epoch $epoch: use a learning rate below $rate",
                 )
             }
             if (progress != null)
                 save(device, entry, bytes, Place(epoch.toLong(), step, seed, batchSize.toLong()), progress)
             return FitEvent.Epoch(epoch, epochs, step, loss, evaluator?.evaluate(values[now])) {
                 if (done != step)
-                    fail(Problem.USAGE, "what epoch $epoch had learned is gone: ask before training goes on")
+                    fail(Problem.USAGE, "the model of epoch $epoch is gone: request it before training continues")
                 model()
             }
         }

@@ -11,9 +11,9 @@ import dev.adabet.onnx.DevicePackage
 import java.io.File
 import kotlinx.coroutines.flow.MutableStateFlow
 
-/** What the screen and the service share. */
+/** State shared by the screen and the service. */
 class App : Application() {
-    /** Copied out of the assets and opened when it is first used, which takes a moment: not on the main thread. */
+    /** Copied from the assets and opened on first use. This takes a moment: do not call it on the main thread. */
     val device: DevicePackage by lazy {
         val names = assets.list(ASSETS)?.toList() ?: emptyList()
         DevicePackage.open(copiedPackage(names, { assets.open("$ASSETS/$it") }, File(filesDir, "device")))
@@ -24,7 +24,7 @@ class App : Application() {
     val status = MutableStateFlow<Status>(Status.Idle)
     val conditions = MutableStateFlow(Conditions())
 
-    /** The class of a picture, as the model was last trained. */
+    /** The class of a picture, according to the last trained model. */
     fun recognise(argb: IntArray): Int = recognised(retraining.model(), device.description, argb, pictures.layout)
 
     private companion object {

@@ -12,7 +12,7 @@ import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.flow.callbackFlow
 import kotlinx.coroutines.flow.update
 
-/** Keeps what is known of battery and heat up to date while it is collected. */
+/** Reports the battery and thermal state while it is collected. */
 internal fun watched(context: Context, conditions: MutableStateFlow<Conditions>) = callbackFlow<Nothing> {
     val power = context.getSystemService(PowerManager::class.java)
     val battery = object : BroadcastReceiver() {

@@ -55,7 +55,7 @@ class MainActivity : ComponentActivity() {
     }
 }
 
-/** The package is opened beside the main thread; what is wrong with it is shown. */
+/** Opens the package on a background thread, and shows errors. */
 @Composable
 private fun Opened(app: App) {
     var description by remember { mutableStateOf<Description?>(null) }
@@ -72,7 +72,7 @@ private fun Opened(app: App) {
     }
     Column(Modifier.safeDrawingPadding().padding(16.dp).verticalScroll(rememberScrollState())) {
         val opened = description
-        if (opened == null) Text(problem ?: "opening the package") else Screen(app, opened)
+        if (opened == null) Text(problem ?: "Opening the package") else Screen(app, opened)
     }
 }
 
@@ -106,7 +106,7 @@ private fun Screen(app: App, description: Description) {
     Trainer(app, status, busy, enough = count >= LEAST, stopped = conditions.hindrance == Hindrance.STOPPED)
 }
 
-/** A button that asks for pictures; what is done with them is done beside the main thread. */
+/** A button to pick pictures, which are processed on a background thread. */
 @Composable
 private fun PicturePicker(text: String, enabled: Boolean, picked: suspend (List<Uri>) -> Unit) {
     val scope = rememberCoroutineScope()

@@ -10,7 +10,7 @@ import androidx.core.content.FileProvider
 import dev.adabet.onnx.PictureLayout
 import java.io.File
 
-/** The pixels of the middle of a picture, scaled to what the model takes. */
+/** The pixels of the centre of a picture, scaled to the model's size. */
 internal fun pixels(context: Context, uri: Uri, layout: PictureLayout): IntArray {
     val source = ImageDecoder.createSource(context.contentResolver, uri)
     val bitmap = ImageDecoder.decodeBitmap(source) { decoder, info, _ ->
@@ -29,7 +29,7 @@ internal fun pixels(context: Context, uri: Uri, layout: PictureLayout): IntArray
     return argb
 }
 
-/** Lets the user send what was learned, with whatever app can. */
+/** Lets the user share the delta with another app. */
 internal fun share(context: Context, delta: File) {
     val uri = FileProvider.getUriForFile(context, "${context.packageName}.files", delta)
     val send = Intent(Intent.ACTION_SEND)

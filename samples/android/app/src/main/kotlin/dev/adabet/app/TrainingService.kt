@@ -19,7 +19,8 @@ import kotlinx.coroutines.cancel
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.launch
 
-/** Trains while the app is not on the screen. If it is ended, the next start resumes after the last complete epoch. */
+/** Trains while the app is in the background. If the service is stopped, the next start resumes after the last complete
+ * epoch. */
 class TrainingService : Service() {
     private val scope = CoroutineScope(SupervisorJob() + Dispatchers.Default)
     private var training: Job? = null
@@ -54,7 +55,7 @@ class TrainingService : Service() {
         }
     }
 
-    /** A quarter of what is free, for the app is not alone. */
+    /** A quarter of the free memory, since other apps need some. */
     private fun memory(): Long {
         val info = ActivityManager.MemoryInfo()
         getSystemService(ActivityManager::class.java).getMemoryInfo(info)
@@ -68,7 +69,7 @@ class TrainingService : Service() {
         .setOngoing(true)
         .build()
 
-    /** After six hours in a day, from Android 15 on. */
+    /** Called after six hours per day, since Android 15. */
     override fun onTimeout(startId: Int, fgsType: Int) {
         training?.cancel()
         stopSelf()
@@ -89,11 +90,11 @@ class TrainingService : Service() {
     }
 }
 
-/** Epochs, not steps: a notification that changes often is held back. */
+/** Shows epochs, not steps, since notifications that change often are throttled. */
 internal fun text(status: Status): String = when (status) {
     is Status.Idle -> "nothing to do"
-    is Status.Scoring -> "looking which layers to train"
-    is Status.Preparing -> "looking at the pictures"
+    is Status.Scoring -> "choosing the layers to train"
+    is Status.Preparing -> "preparing the pictures"
     is Status.Training -> "epoch ${status.epoch} of ${status.epochs}" + percent(status.accuracy)
     is Status.Waiting -> status.reason.text
     is Status.Done -> "trained" + percent(status.accuracy)

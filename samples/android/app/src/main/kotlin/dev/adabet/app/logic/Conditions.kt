@@ -3,17 +3,17 @@ package dev.adabet.app.logic
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.first
 
-/** How the device is. */
+/** The state of the device. */
 data class Conditions(
     /** 0 to 100. */
     val battery: Int = 100,
     val charging: Boolean = true,
-    /** As PowerManager has it: 0 is none, 2 moderate, 3 severe. */
+    /** Thermal status of PowerManager: 0 is none, 2 moderate, 3 severe. */
     val heat: Int = 0,
-    /** Somebody pressed the button. */
+    /** Whether the user pressed the pause button. */
     val stopped: Boolean = false,
 ) {
-    /** Why nothing should be computed now; null if there is no reason. */
+    /** Why training should pause now; null if it need not. */
     val hindrance: Hindrance?
         get() = when {
             stopped -> Hindrance.STOPPED
@@ -30,11 +30,11 @@ data class Conditions(
 
 enum class Hindrance(val text: String) {
     STOPPED("paused"),
-    HOT("waiting until the device is cooler"),
+    HOT("waiting for the device to cool down"),
     BATTERY("waiting for the charger"),
 }
 
-/** Suspends while there is a reason not to compute; tells each reason, and null when it goes on. */
+/** Suspends while there is a reason to pause; reports each reason, and null when training continues. */
 suspend fun StateFlow<Conditions>.good(told: (Hindrance?) -> Unit) {
     if (value.hindrance == null) return
     first {

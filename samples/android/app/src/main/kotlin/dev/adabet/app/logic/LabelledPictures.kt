@@ -11,7 +11,7 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * Pictures that somebody labelled, in the form of the model's input, in two files: they are still there when the app was ended.
+ * Labelled pictures in the form of the model's input, stored in two files, so that they survive a restart of the app.
  */
 class LabelledPictures(folder: File, private val description: Description) {
     private val pictures = File(folder, "pictures")
@@ -25,10 +25,10 @@ class LabelledPictures(folder: File, private val description: Description) {
 
     val layout: PictureLayout = PictureLayout.of(description, input)
 
-    /** How many whole ones there are: a label is written after its picture. */
+    /** Number of complete ones: a label is written after its picture. */
     val count: Int get() = minOf(pictures.length() / sample, labels.length() / Long.SIZE_BYTES).toInt()
 
-    /** @param argb a number for each pixel, of the size that [layout] says */
+    /** @param argb a number for each pixel, of the size in [layout] */
     @Synchronized
     fun add(argb: IntArray, label: Int) {
         val whole = count
@@ -42,12 +42,12 @@ class LabelledPictures(folder: File, private val description: Description) {
         pictures.delete()
     }
 
-    /** How many there are of each class. */
+    /** Number of pictures of each class. */
     fun perClass(): Map<Long, Int> = read(labels, Long.SIZE_BYTES) { true }.asLongBuffer().let { numbers ->
         List(numbers.remaining()) { numbers.get(it) }.groupingBy { it }.eachCount()
     }
 
-    /** Every fifth is held out, to see how well the model does on pictures it was not trained with. */
+    /** Every fifth picture is held out for evaluation. */
     fun training(): Samples = samples { it % FIFTH != FIFTH - 1 }
 
     fun heldOut(): Samples = samples { it % FIFTH == FIFTH - 1 }
@@ -57,7 +57,7 @@ class LabelledPictures(folder: File, private val description: Description) {
 
     private fun append(file: File, at: Long, bytes: ByteBuffer) {
         FileOutputStream(file, true).use {
-            it.channel.truncate(at) // what is left of one that was cut off
+            it.channel.truncate(at) // removes an incomplete picture
             it.channel.position(at)
             it.channel.write(bytes)
         }

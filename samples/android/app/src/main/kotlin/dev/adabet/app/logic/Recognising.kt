@@ -6,7 +6,7 @@ import dev.adabet.onnx.PictureLayout
 import dev.adabet.onnx.Samples
 import dev.adabet.onnx.feedPicture
 
-/** The class with the largest number in the model's first output. */
+/** The class with the largest value in the model's first output. */
 fun recognised(model: PersonalModel, description: Description, argb: IntArray, layout: PictureLayout): Int {
     val input = description.inputs[0]
     val samples = Samples(mapOf(input.name to description.feedPicture(input, argb, layout.width, layout.height)))

@@ -16,7 +16,7 @@ import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.channelFlow
 import kotlinx.coroutines.flow.onStart
 
-/** What is shown of a training. */
+/** The displayed state of a training. */
 sealed interface Status {
     data object Idle : Status
 
@@ -33,15 +33,15 @@ sealed interface Status {
     data class Failed(val message: String) : Status
 }
 
-/** Scores, chooses from the menu, trains, and writes the delta; it goes on where it was when it is called again. */
+/** Scores, chooses an entry, trains, and writes the delta; when called again, it resumes. */
 class Retraining(private val device: DevicePackage, private val folder: File) {
     private val progress = File(folder, "progress.safetensors")
 
-    /** Which entry of which package was chosen for the pictures there are. */
+    /** The entry and package chosen for the current pictures. */
     private val choice = File(folder, "choice")
     val delta: File = File(folder, "delta.safetensors")
 
-    /** The model as it was last trained, or as the package is: also where the app brings another model now. */
+    /** The last trained model, or the package's initial one, also if the app now contains another model. */
     fun model(): PersonalModel {
         if (!delta.isFile) return device.initial(device.description.entries[0])
         try {
@@ -52,13 +52,13 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
         }
     }
 
-    /** Start again: other pictures are another training. */
+    /** Start again, since other pictures are another training. */
     fun forget() {
         progress.delete()
         choice.delete()
     }
 
-    /** @param memory bytes that training may take */
+    /** @param memory bytes available for training */
     fun run(pictures: LabelledPictures, memory: Long, conditions: StateFlow<Conditions>): Flow<Status> = channelFlow {
         folder.mkdirs()
         val samples = pictures.training()
@@ -84,11 +84,11 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
         }
     }
 
-    /** While this suspends, nothing is computed. */
+    /** Training is paused while this suspends. */
     private suspend fun ProducerScope<Status>.wait(conditions: StateFlow<Conditions>) =
         conditions.good { reason -> if (reason != null) trySend(Status.Waiting(reason)) }
 
-    /** By score, unless that was done before. */
+    /** Chooses by score, unless that was done before. */
     private suspend fun chosen(samples: Samples, memory: Long, told: (Int, Int) -> Unit): String {
         val entries = device.description.entries
         val before = if (choice.isFile) choice.readText() else ""
