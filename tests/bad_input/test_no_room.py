@@ -36,7 +36,7 @@ def test_the_quantiser_without_room_is_one_line(tmp_path):
 
 @posix
 def test_a_prediction_of_costs_without_room_is_one_line():
-    with limited_files(20_000), pytest.raises(OutputError, match=r"have TMPDIR name a folder with room\."):
+    with limited_files(20_000), pytest.raises(OutputError, match=r"set TMPDIR to a folder with enough space\."):
         overview(MODEL, select(MODEL, strategy="head"), batch_size=4)
 
 

@@ -115,7 +115,9 @@ def test_check_ends_with_its_result(adabet):
     out, _ = adabet("check conv.onnx")
     assert out.splitlines()[-1] == "conv.onnx: 5 of 5 layers can be trained (loss cross-entropy)"
     (repair,) = [line for line in out.splitlines() if "becomes multiplications" in line]
-    assert repair.startswith("  ort: BatchNormalization becomes multiplications and additions by its stored statistics")
+    assert repair.startswith(
+        "  ort: BatchNormalization becomes multiplications and additions with its stored statistics"
+    )
     assert repair.endswith(": for 4 layers (conv1, bn1, conv2, bn2)")
 
 

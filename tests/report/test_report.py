@@ -281,7 +281,7 @@ def figures_of(classes: int, seed: int, names=None):
     figures = ClassFigures(classes)
     figures.add(rng.standard_normal((len(labels), classes)) + seed * np.eye(classes)[labels], labels)
     base = {"loss": 1.0, "accuracy": figures.accuracy, "samples": len(labels), "data": ""}
-    return base | figures.found(names)
+    return base | figures.result(names)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 37, 100, 101])
@@ -311,7 +311,7 @@ def test_outputs_before_and_after(folder, tmp_path):
         figures = NumberFigures((3,))
         rng = np.random.default_rng(seed)
         figures.add(rng.standard_normal((30, 3)), rng.standard_normal((30, 3)))
-        return {"loss": 1.0, "accuracy": None, "samples": 30, "data": ""} | figures.found(["x", "y", "z"])
+        return {"loss": 1.0, "accuracy": None, "samples": 30, "data": ""} | figures.result(["x", "y", "z"])
 
     before, after = regression(0), regression(1)
     text = " ".join(evaluated_as(folder, tmp_path, before, after).texts)
@@ -324,7 +324,7 @@ def test_outputs_before_and_after(folder, tmp_path):
 def test_several_labels_before_and_after(folder, tmp_path):
     figures = LabelFigures((2,))
     figures.add(np.array([[1.0, -1.0], [1.0, 1.0]]), np.array([[1, 0], [0, 1]]))
-    side = {"loss": 1.0, "accuracy": None, "samples": 2, "data": ""} | figures.found(["on", "off"])
+    side = {"loss": 1.0, "accuracy": None, "samples": 2, "data": ""} | figures.result(["on", "off"])
     text = " ".join(evaluated_as(folder, tmp_path, side, side).texts)
     assert "all labels right 50.0% before, 50.0% after" in text
     assert "66.7%" in text  # F1 of the first

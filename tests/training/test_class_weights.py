@@ -171,7 +171,7 @@ def test_weights_by_name(tmp_path, rng):
         model, chosen, tmp_path / "a", choices=Choices(class_weights={"c": 2, "a": 0.5}), calibrate=data
     )
     assert made.class_weights == (0.5, 1, 2, 1)
-    with pytest.raises(UsageError, match="a class 'e', but there are a, b, c, d"):
+    with pytest.raises(UsageError, match="a class 'e', but the classes are a, b, c, d"):
         make_artifacts(model, chosen, tmp_path / "b", choices=Choices(class_weights={"e": 2}), calibrate=data)
     with pytest.raises(UsageError, match="have no known names"):
         make_artifacts(model, chosen, tmp_path / "b", choices=Choices(class_weights={"c": 2}))
