@@ -62,6 +62,13 @@ class Cluster:
         self.nodes = tuple(nodes)
         self.at_once = at_once or max(1, int(sum(node.cpus for node in nodes)))
 
+    def alive(self) -> list[Node]:
+        """The nodes that are still there."""
+        import ray
+
+        present = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return [node for node in self.nodes if node.id in present]
+
     def put(self, value: Any) -> Reference:
         """Copy a value to the object store, from which each node fetches it once."""
         import ray

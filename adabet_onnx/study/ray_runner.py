@@ -18,6 +18,7 @@ import numpy as np
 
 from ..cost.measure import Cost, measure_training
 from ..data.dataset import Dataset, Splits
+from ..errors import CheckError
 from ..files import make_folder
 from ..runtime import on
 from . import runs
@@ -85,7 +86,9 @@ class ClusterRunner:
         Raises:
             CheckError: a step could not be measured.
         """
-        free, waiting = deque(comparable(self._cluster.nodes)), deque(steps)
+        free, waiting = deque(comparable(self._cluster.alive())), deque(steps)
+        if not free:
+            raise CheckError("the Ray cluster has lost all of its nodes. Start it again, then run the command again.")
         pending: dict[Reference, tuple[Measurement, Node]] = {}
         try:
             while waiting or pending:
@@ -96,10 +99,24 @@ class ClusterRunner:
                     pending[reference] = step, node
                 reference = self._cluster.next_done(list(pending))
                 step, node = pending.pop(reference)
+                cost = self._measured(reference, node, others=bool(free or pending))
+                if cost is None:
+                    waiting.append(step)
+                    continue
                 free.append(node)
-                yield step, self._cluster.result(reference, "measuring a training step")
+                yield step, cost
         finally:
             self._cluster.cancel(list(pending))
+
+    def _measured(self, reference: Reference, node: Node, *, others: bool) -> Cost | None:
+        """The cost that a task measured; None if its node was lost and other nodes can measure it."""
+        try:
+            cost: Cost = self._cluster.result(reference, "measuring a training step")
+            return cost
+        except CheckError:
+            if not others or node in self._cluster.alive():
+                raise
+            return None
 
     def close(self) -> None:
         """Remove what the nodes keep for this comparison."""
@@ -123,7 +140,7 @@ def comparable(nodes: Sequence[Node]) -> list[Node]:
     groups: dict[str, list[Node]] = {}
     for node in nodes:
         groups.setdefault(node.machine, []).append(node)
-    return max(groups.values(), key=len)
+    return max(groups.values(), key=len, default=[])
 
 
 def _cpus(task: runs.Task) -> float:

@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adabet_onnx import CheckError, Plan, Repeats, RuntimeMissingError, UsageError, compare, stability
+from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.study import ray_cluster, shared_rows
 from adabet_onnx.study.ray_cluster import Node, check_address, connect
-from adabet_onnx.study.ray_runner import comparable
+from adabet_onnx.study.ray_runner import ClusterRunner, comparable
+from adabet_onnx.study.runner import Measurement
 from adabet_onnx.study.shared_rows import shared
 
 DEMO = Path(__import__("adabet_onnx").__file__).parent / "demo"
@@ -197,3 +199,49 @@ def test_connecting_checks_the_address_first(monkeypatch):
     monkeypatch.setattr(ray_cluster, "_ray", lambda: None)
     with pytest.raises(UsageError, match="`ray` must be"), connect("nowhere"):
         pass
+
+
+class LosingCluster:
+    """Two nodes; the first is lost while it measures."""
+
+    def __init__(self) -> None:
+        self.nodes = (Node("0", "host0", 1, "m", ""), Node("1", "host1", 1, "m", ""))
+        self.measured: list[tuple[str, str]] = []
+        self.lost: set[str] = set()
+        self._count = 0
+
+    def alive(self):
+        return [node for node in self.nodes if node.id not in self.lost]
+
+    def put(self, value):
+        return value
+
+    def submit_alone(self, function, step, files, *, node):
+        self._count += 1
+        self.measured.append((node.id, step.label))
+        return (self._count, node.id, step.label)
+
+    def next_done(self, pending):
+        return pending[0]
+
+    def result(self, reference, what):
+        if reference[1] == "0":
+            self.lost.add("0")
+            raise CheckError("its node was lost")
+        return Cost(len(reference[2]), 0.5)
+
+    def cancel(self, pending):
+        assert not pending
+
+
+def test_what_a_lost_node_measured_is_measured_by_another(tmp_path):
+    cluster = LosingCluster()
+    runner = object.__new__(ClusterRunner)
+    runner._cluster, runner._files = cluster, {}
+    steps = [Measurement(label, tmp_path, 8, 1, 1) for label in ("a", "bb", "ccc")]
+    costs = {step.label: cost.memory_bytes for step, cost in runner.measure(steps)}
+    assert costs == {"a": 1, "bb": 2, "ccc": 3}
+    assert [node for node, label in cluster.measured if label == "a"] == ["0", "1"]
+    cluster.nodes, cluster.lost = cluster.nodes[:1], set()
+    with pytest.raises(CheckError, match="its node was lost"):
+        list(runner.measure(steps))
