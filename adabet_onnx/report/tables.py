@@ -273,7 +273,10 @@ def _hints(outcome: Outcome) -> list[str]:
             "better (`compare` chooses one for each strategy)"
         )
     if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
-        hints.append("if the input itself has shifted (noise, light, another sensor), `strategy='auto'` may be better")
+        hints.append(
+            "if the input itself has shifted (noise, light, another sensor), `strategy='auto'`, norm-bias or all may be "
+            "better"
+        )
     return hints
 
 

@@ -325,7 +325,7 @@ def trainings(folder: Path, data: object):
 
 
 def test_a_worker_that_dies_is_said(tmp_path):
-    with pytest.raises(CheckError, match="a process that trained has died"):
+    with pytest.raises(CheckError, match="a training process died"):
         list(trainings(tmp_path, Unpickled(os._exit, 3)))
 
 

@@ -292,8 +292,8 @@ def test_names_numbers_and_what_comes_next(tmp_path, monkeypatch, capfd):
     (tmp_path / "c.toml").write_text(text)
     command("run", "--config", "c.toml", "-o", "numbers", "-q")
     assert load_manifest(tmp_path / "numbers" / "artifacts").class_weights == (1, 2.5, 0)
-    assert "not NAME=NUMBER" in command(*run, "--class-weights", "dog=2,hen", code=2).err
-    assert "there are cat, dog, hen" in command(*run, "--class-weights", "cow=2", code=2).err
+    assert "is not a list NAME=NUMBER" in command(*run, "--class-weights", "dog=2,hen", code=2).err
+    assert "the classes are cat, dog, hen" in command(*run, "--class-weights", "cow=2", code=2).err
     compare = ["compare", "m.onnx", "d.npz", "-o", "c", "--strategies", "head,all", "--seeds", 1, "--epochs", 1, "-q"]
     compare += ["--rates", "0.01", "--jobs", 1, "--class-weights", "balanced"]
     command(*compare)

@@ -322,7 +322,7 @@ def test_an_unknown_start_is_refused():
 @pytest.mark.slow
 def test_trials_of_rates_start_with_a_head_that_has_not_seen_what_judges_them(tmp_path, monkeypatch):
     """Nor near duplicates; the training itself starts with the head fitted to all of its samples."""
-    trainer, seen, to = _made("gemm", tmp_path), [], head_start.HeadFit.to
+    trainer, seen, to = _made("gemm", tmp_path), [], head_start.HeadFit.fit
     x = inputs("gemm", 100)
     x = np.concatenate([x, x + 1e-6])  # each twice
     y = _run(new_head(network("gemm"), 3, seed=5).proto(), x).argmax(1)
@@ -331,7 +331,7 @@ def test_trials_of_rates_start_with_a_head_that_has_not_seen_what_judges_them(tm
         seen.append((set(samples.tolist()), fit.groups))
         return to(fit, samples)
 
-    monkeypatch.setattr(head_start.HeadFit, "to", noted)
+    monkeypatch.setattr(head_start.HeadFit, "fit", noted)
     settings = Settings(epochs=8, batch_size=20, validation=0.2)
     rows = trainer.fit((x, y), settings=settings)
     (whole, groups), (part, _) = seen

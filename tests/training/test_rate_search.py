@@ -133,8 +133,8 @@ def test_what_was_tried_is_told_stored_and_said(folder, data):
     state = json.loads(state)
     assert state["settings"]["learning_rate"] == "auto"
     assert rates_from_json(state["rates"], "it") == found
-    assert found.said.startswith(f"{found.rate:g}, found in ")
-    assert "96 samples" in found.said
+    assert found.summary.startswith(f"{found.rate:g}, found in ")
+    assert "96 samples" in found.summary
     assert not (folder / START).exists()
 
 
@@ -213,10 +213,10 @@ def test_the_usual_rate_is_kept_where_a_search_says_nothing(tmp_path, data):
     few = Trainer(folder)
     few.fit(data, epochs=3)
     assert (few.rates.rate, few.rates.trials) == (0.001, ())
-    assert "27 updates are too few" in few.rates.said
+    assert "27 updates are too few" in few.rates.summary
     little = Trainer(folder)
     little.fit((data["x_train"][:20], data["y_train"][:20]), epochs=40)
-    assert "6 samples are too few to judge by" in little.rates.said
+    assert "6 samples are too few to judge by" in little.rates.summary
     sgd = Trainer(made(tmp_path / "sgd", optimizer="sgd", momentum=0.9))
     sgd.fit(data, epochs=1)
     assert sgd.rates.rate == 0.01
@@ -309,7 +309,7 @@ def test_rates_that_explode_are_passed_over_and_the_best_is_better_than_the_usua
     def run(self, epoch, progress, _real=Epochs.run):
         tried.append(self._settings.rate)
         if self._settings.rate > 5e-4:
-            raise self._exploded("loss became nan in", epoch)
+            raise self._not_finite("loss became nan in", epoch)
         return _real(self, epoch, progress)
 
     monkeypatch.setattr(Epochs, "run", run)
@@ -317,7 +317,7 @@ def test_rates_that_explode_are_passed_over_and_the_best_is_better_than_the_usua
     trainer.fit(data, epochs=4)
     assert [trial.rate for trial in trainer.rates.trials if trial.loss is None] == [0.001, 0.003, 0.01]
     assert trainer.rates.rate < 5e-4
-    assert "0.01 not finite" in trainer.rates.said
+    assert "0.01 not finite" in trainer.rates.summary
 
 
 def collapsing(monkeypatch, above, exploding=False):
@@ -337,7 +337,7 @@ def collapsing(monkeypatch, above, exploding=False):
         if state["searching"] or self._settings.rate <= above:
             return row, told
         if exploding:
-            raise self._exploded("loss became nan in", epoch)
+            raise self._not_finite("loss became nan in", epoch)
         return row | {"train_loss": math.log(4) + 0.01, "eval_loss": math.log(4) + 0.01, "eval_accuracy": 0.25}, told
 
     monkeypatch.setattr(trainer_module, "search", searching)
@@ -357,7 +357,7 @@ def test_a_training_that_collapses_starts_again_with_a_tenth(folder, data, monke
     trainer = Trainer(folder)
     rows = trainer.fit(data, epochs=4, progress=lambda what, *_: told.append(what))
     assert trainer.rates.rate == pytest.approx(rate / 10) == trainer.learned.rate
-    assert "so training was restarted with" in trainer.rates.said
+    assert "so training was restarted with" in trainer.rates.summary
     assert [what for what in told if f"again with a rate of {rate / 10:g}" in what]
     assert [{**row, "seconds": 0} for row in rows] == [{**row, "seconds": 0} for row in lower]
     assert all(np.array_equal(value, expected[name]) for name, value in final_parameters(folder).items())

@@ -48,6 +48,6 @@ def test_the_same_in_another_order_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("offsets", "shift"), [([], 1e-4), ([_FAR, -_FAR], 1e-2)])
 def test_other_logits_are_refused_with_what_rounding_does(tmp_path, monkeypatch, offsets, shift):
     artifacts = _artifacts(tmp_path, offsets, monkeypatch, _net([*offsets, shift]))
-    with pytest.raises(CheckError, match=r"more than 1e-05, and than rounding moves them \(\de-\d\d\)"):
+    with pytest.raises(CheckError, match=r"more than 1e-05 and more than rounding explains \(\de-\d\d\)"):
         export_model(artifacts, tmp_path / "exported.onnx")
     assert not (tmp_path / "exported.onnx").exists()
