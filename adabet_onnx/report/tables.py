@@ -274,8 +274,8 @@ def _hints(outcome: Outcome) -> list[str]:
         )
     if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
         hints.append(
-            "if the input itself has shifted (noise, light, another sensor), `strategy='auto'`, norm-bias or all may be "
-            "better"
+            "if the input itself has shifted (noise, light, another sensor), `strategy='auto'`, norm-bias or all may "
+            "be better"
         )
     return hints
 
