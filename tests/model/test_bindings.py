@@ -59,7 +59,7 @@ def test_a_number_decides_an_if(rate, x):
     found = run(model.proto(), {"x": x})
     np.testing.assert_allclose(found, run(proto, {"x": x, "sr": np.array(rate)}), rtol=1e-5, atol=1e-6)
     assert f"input 'sr' was bound to {rate}" in model.notes
-    assert f"input sr: bound to {rate} (it is no data" in " ".join(map(str, decisions(model)))
+    assert f"input sr: bound to {rate} (it is not data" in " ".join(map(str, decisions(model)))
 
 
 def test_another_value_is_another_model():
@@ -318,7 +318,7 @@ def test_values_that_do_not_fit(bind, said):
 def test_files_that_hold_no_such_array(tmp_path):
     np.savez(tmp_path / "two.npz", a=np.zeros(2), b=np.zeros(2))
     (tmp_path / "bad.npy").write_bytes(b"nothing")
-    for file, said in (("two.npz", r"has no array 'sr' .* It has: 'a', 'b'"), ("bad.npy", "cannot be read")):
+    for file, said in (("two.npz", r"has no array 'sr' .* Its arrays: 'a', 'b'"), ("bad.npy", "cannot be read")):
         with pytest.raises(UsageError, match=said):
             open_model(settings.two_rates(), bind={"sr": tmp_path / file})
 
