@@ -177,7 +177,7 @@ def test_what_an_app_is_told(place):
     write_fleet_app(place / "m.onnx", place / "app")
     told = tomllib.loads((place / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     assert (told["artifacts"], told["model"], told["rho"]) == ("", str(place / "m.onnx"), 0.1)
-    with pytest.raises(UsageError, match="none can be `personal`"):
+    with pytest.raises(UsageError, match="`personal` layers need artifacts"):
         write_fleet_app(place / "m.onnx", place / "app", fleet=fleet)
     with pytest.raises(RecordError, match="not an artifact folder"):
         write_fleet_app(place, place / "app")
