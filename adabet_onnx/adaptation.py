@@ -133,14 +133,16 @@ def prepare_adaptation(
             check_output(predictions)
     check_head_options(options.num_classes, options.kept)
     seed = options.settings.seed if options.seed is None else options.seed
-    model, headed = _headed(open_model(source), options, target, seed, resume)
+    original = open_model(source)
+    model, headed = _headed(original, options, target, seed, resume)
     choices = options.choices.for_model(model)
     matching([layer.name for layer in model.layers], options.choosing.patterns)
     splits = open_data(data, model)
     known = model.metadata("classes")
     test = splits.test and align_classes(splits.test, known, ignore=choices.ignore_label)
     splits = Splits(align_classes(splits.train, known, ignore=choices.ignore_label), test)
-    used = arithmetic_for(model, integer_data(model, splits.train), options.preprocessing, preset=preset)
+    named = dataclasses.replace(model, name=original.name)  # messages name the file that the user gave
+    used = arithmetic_for(named, integer_data(model, splits.train), options.preprocessing, preset=preset)
     feeder = Feeder(model, used)
     taken = feeder.describe(splits.train)
     if splits.test is not None:
