@@ -198,7 +198,7 @@ def test_how_many_views(given, views):
         ({"views": 4}, "choose the changes with `augment`"),
         ({"augment": ("crop",), "views": 1}, "at least 2 `views`"),
         ({"augment": ("flip",), "views": 3}, "flip alone makes 2 `views`, not 3"),
-        ({"augment": ("turn",)}, "unknown augmentation 'turn': choose of flip, crop, colour"),
+        ({"augment": ("turn",)}, "unknown augmentation 'turn': choose from flip, crop, colour"),
         ({"augment": "flip"}, "`augment` must be a list of texts"),
         ({"augment": ("flip",), "views": 2.5}, "`views` must be a whole number"),
     ],
@@ -370,7 +370,7 @@ def test_labels_of_pixels_are_not_left_behind(tmp_path, rng):
 
     artifacts(tmp_path / "a", "all", model=dense_net(True))
     data = pictures(rng, 8), rng.integers(0, 4, (8, 8, 8))
-    with pytest.raises(DataError, match="a label for each pixel, to which flip and crop would move another"):
+    with pytest.raises(DataError, match="a label for each pixel, which flip and crop would no longer match"):
         Unit(tmp_path / "a").fit(data, settings=Settings(augment=ALL))
     rows = Unit(tmp_path / "a").fit(data, settings=Settings(epochs=1, augment=("colour",)))
     assert len(rows) == 2
@@ -393,11 +393,11 @@ def test_the_options(tmp_path, monkeypatch, capfd, rng):
     run += ["--preset", "unit"]
     found = command(*run, "--augment", "flip,colour", "--views", 3, "--no-measure", "--save-config", "c.toml")
     assert "112 views of 40 samples, each of" in found.out  # 36 x 3 + 4
-    assert "of 112 views of 40 samples" in found.out
+    assert "112 views of 40 samples" in found.out
     figures = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (figures["views"], figures["kept_views"]) == (3, 112)
     command("report", "out", "-o", "r.html")
-    assert "of 112 views of 40 samples" in (tmp_path / "r.html").read_text()
+    assert "112 views of 40 samples" in (tmp_path / "r.html").read_text()
     assert "augment = [" in (tmp_path / "c.toml").read_text()
     command("run", "--config", "c.toml", "-o", "again")
     for data in ("d.npz", "photos"):

@@ -72,7 +72,7 @@ def test_an_input_that_is_missing(tmp_path: Path) -> None:
     given = arrays()
     del given["mask"]
     np.savez(tmp_path / "data.npz", **given)
-    with pytest.raises(DataError, match=r"nor the model's inputs ids, mask, age; it holds age, ids, y"):
+    with pytest.raises(DataError, match=r"no array for the model's input 'mask'; it holds age, ids, y"):
         open_data(tmp_path / "data.npz", open_model(two_inputs()))
 
 
