@@ -106,7 +106,7 @@ def test_what_it_took_the_place_of_is_said_and_outlives_training(tmp_path):
     model = open_model(computed.standardised(plain=False))
     told = [str(item) for item in decisions(model) if item.about == "learned"]
     assert told == [
-        "learned: w, of layer c (computed from constants, it took the place of c.weight through ReduceMean, Sub, "
+        "learned: w, of layer c (computed from constants, it replaces c.weight through ReduceMean, Sub, "
         "ReduceL2, Div; trained as a plain weight)"
     ]
     manifest = make_artifacts(model, everything(model), tmp_path / "a", backend="portable")

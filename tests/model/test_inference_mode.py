@@ -136,11 +136,11 @@ def test_a_sparse_tensor_is_a_weight_like_others(places, constant):
 @pytest.mark.parametrize(
     ("places", "dims", "reason"),
     [
-        ([0, 4, 24], [8, 3], "outside"),
-        ([0, -1, 2], [8, 3], "outside"),
+        ([0, 4, 24], [8, 3], "out of range"),
+        ([0, -1, 2], [8, 3], "out of range"),
         ([0, 4, 4], [8, 3], "twice"),
         ([0, 4], [8, 3], "2 indices"),
-        ([[0, 0], [1, 1], [8, 2]], [8, 3], "outside"),
+        ([[0, 0], [1, 1], [8, 2]], [8, 3], "out of range"),
         ([0, 4, 5], [2**40, 3], "shape"),
         ([0, 4, 5], [-8, -3], "shape"),
     ],

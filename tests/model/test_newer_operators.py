@@ -201,8 +201,8 @@ def attention(inputs: str, attributes: str = "", opset: int = 24) -> onnx.ModelP
 @pytest.mark.parametrize(
     ("inputs", "why"),
     [
-        (", cache, cache", r"takes past_key, .*Export the model without a cache .*use_cache=False"),
-        (", , , many", r"takes nonpad_kv_seqlen, .*Export the model without a cache"),
+        (", cache, cache", r"reads past_key, .*Export the model without a cache .*use_cache=False"),
+        (", , , many", r"reads nonpad_kv_seqlen, .*Export the model without a cache"),
         ("short", r"has a mask of 2 keys, but there are 7 keys, .*with a mask of all keys"),
     ],
 )
