@@ -150,7 +150,7 @@ def _facts(inputs: ReportInputs) -> list[tuple[str, str]]:
 def _firmness(inputs: ReportInputs) -> dict[str, Any]:
     lines = []
     if inputs.run is not None and inputs.run.selection.firmness is not None:
-        lines.append(f"The cut: {inputs.run.selection.firmness.sentence()}.")
+        lines.append(f"The cut-off: {inputs.run.selection.firmness.sentence()}.")
     tau = None if inputs.scores is None else size_agreement(inputs.scores.layers)
     if tau is not None:
         lines.append(

@@ -201,9 +201,9 @@ def selection_text(selection: Selection) -> Text:
         text.append(f"left out, since no backend can train {'it' if len(names) == 1 else 'them'}: {layers} ")
         text.append(f"({listed(names)}): {reason}\n")
     if selection.firmness is not None:
-        text.append(f"the cut: {selection.firmness.sentence()}\n")
+        text.append(f"cut-off: {selection.firmness.sentence()}\n")
     if selection.budget is not None:
-        text.append(f"the budget: {selection.budget.sentence()}\n")
+        text.append(f"budget: {selection.budget.sentence()}\n")
     if selection.size_tau is not None and selection.strategy == "adabet":
         text.append(
             f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} "
@@ -296,7 +296,7 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
             cost = costs[name]
             if cost.frozen_bytes:
                 frozen = f"{_figure(1000 * cost.frozen_seconds)} ms", size_text(cost.frozen_bytes)
-                table.add_row("the frozen pass (a batch, once)", *frozen)
+                table.add_row(f"{labels[name]}: frozen pass (a batch, once)", *frozen)
             step = f"{_figure(1000 * cost.seconds)} ms", size_text(cost.tail_bytes or cost.memory_bytes)
             table.add_row(labels[name], *step)
         parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]

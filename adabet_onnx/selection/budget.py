@@ -194,15 +194,15 @@ class BudgetUse:
             "max_step_time": f"time {self.step_time:.3g}x",
             "max_update": f"update {size_text(self.update_bytes)}",
         }
-        parts = [f"{used[key]} of {limit_text(key, limit)}" for key, limit in limits.items()]
+        parts = [f"{used[key]} (limit {limit_text(key, limit)})" for key, limit in limits.items()]
         micro_batches = f", {self.part} at a time" if self.accumulate > 1 else ""
         text = f"predicted at batch {self.batch_size}{micro_batches}: {', '.join(parts)}"
         if {"max_memory_share", "max_step_time"} & limits.keys():
-            text += " (x: relative to training all layers that can be trained)"
+            text += ", where 1x is training all layers that can be trained"
         if not self.given_up:
-            return f"{text}; nothing had to be given up"
+            return f"{text}; no layer had to be left out"
         first = ", ".join(self.given_up[:4]) + (", ..." if len(self.given_up) > 4 else "")
-        text += f"; given up: {first}"
+        text += f"; left out: {first}"
         if self.score_share is not None:
             text += f" (the selected layers have {self.score_share:.0%} of the score without a budget)"
         return text if self.gap == 0 else f"{text}; a selection up to {self.gap:.1%} better may exist"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..kendall import kendall_tau
 from ..scoring.record import LayerScore, Scores
+from ..showing import counted
 from .budget import BudgetUse
 from .rankings import Ranking
 from .record import Firmness
@@ -27,7 +28,7 @@ def reason(
     if added - set(ranking.chosen):
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if use is not None and use.given_up:
-        why += f", as far as the budget allows, which is {len(chosen)} in all"
+        why += f"; the budget limits this to {counted(len(chosen), 'layer')}"
     return why + (_without(left_out, ranking, len(scores.layers), named=named) if left_out else "")
 
 

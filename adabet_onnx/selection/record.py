@@ -60,11 +60,12 @@ class Firmness:
     def sentence(self) -> str:
         """The distance as a sentence."""
         if len(self.ties) > 1:
-            return f"{self.last} and {len(self.ties) - 1} more have the same score: the cut is a tie"
+            others = counted(len(self.ties) - 1, "other layer")
+            return f"tied: {self.last} has the same score as {others}"
         if self.margin_stderr is None:
-            return f"{self.last} is ahead of {self.next} by {self.margin:.3g}"
-        firm = "firm" if self.margin_stderr >= 2 else "not firm: another sample may choose differently"
-        return f"{self.last} is ahead of {self.next} by {self.margin_stderr:.1f} standard errors ({firm})"
+            return f"{self.last} scores {self.margin:.3g} higher than {self.next}"
+        clear = "clear" if self.margin_stderr >= 2 else "not clear: another sample may choose differently"
+        return f"{clear}; {self.last} scores {self.margin_stderr:.3g} standard errors higher than {self.next}"
 
     def __repr__(self) -> str:
         return one_line(self, clipped(self.sentence(), 200))

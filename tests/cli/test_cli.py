@@ -326,7 +326,7 @@ def test_selection_json(adabet, here):
     assert set(selection["layers"]) == set(best), "k = floor(0.5 * 5)"
     assert selection["layers"] == [name for name in LAYERS if name in best]
     assert selection["parameters"] == [name for layer in selection["layers"] for name in best[layer]["parameters"]]
-    for word in (*best, "the cut", "Kendall"):
+    for word in (*best, "cut-off", "Kendall"):
         assert word in result.out
     assert adabet("select scores.json -o selection.json -q").out == ""
 

@@ -246,7 +246,7 @@ def test_a_budget_says_how_many_layers_it_allows(adabet):
     out, _ = adabet("select scores.json -o selection.json --strategy last --rho 1 --max-update 300B")
     layers = load_selection("selection.json").layers
     assert 0 < len(layers) < len(found.layers)
-    assert f"as far as the budget allows, which is {len(layers)} in all):" in out
+    assert f"; the budget limits this to {counted(len(layers), 'layer')}):" in out
 
 
 # --- forms of shared layers ---------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_frozen_pass_and_step_measure_as_predicted(name, tmp_path):
             (found.tail_bytes, kept.tail_bytes or kept.memory_bytes),
             (found.without_features_bytes, off.memory_bytes),
         ):
-            assert abs(predicted - measured) <= max(0.15 * measured, 4e6)
+            assert abs(predicted - measured) <= max(0.15 * measured, 6e6)  # pages of libraries: 2 MB, by machine
         assert kept.memory_bytes == max(kept.frozen_bytes, kept.tail_bytes or kept.memory_bytes)
         assert kept.memory_bytes <= found.memory_bytes + found.margin_bytes
         assert (kept.frozen_seconds > 0) == bool(found.stored_bytes)

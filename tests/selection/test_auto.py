@@ -101,7 +101,7 @@ def test_a_shifted_input_gets_the_normalisations_as_far_back_as_memory_allows():
     assert third.layers == (*norms(9), "l18")  # 10 + 11 + 9; one more would take 34
     assert third.budget is not None
     assert "l7" in third.budget.given_up
-    assert third.why.endswith(f"as far as the budget allows, which is {len(third.layers)} in all")
+    assert third.why.endswith(f"; the budget limits this to {len(third.layers)} layers")
 
 
 def test_a_batch_is_cut_into_as_few_parts_as_let_everything_fit():

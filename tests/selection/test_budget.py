@@ -81,7 +81,7 @@ def test_a_budget_that_is_not_reached_changes_nothing(scores):
     assert bound.budget is not None
     assert bound.budget.given_up == []
     assert bound.budget.score_share == 1
-    assert "nothing had to be given up" in bound.budget.sentence()
+    assert "no layer had to be left out" in bound.budget.sentence()
 
 
 def test_the_best_set_that_fits_is_not_a_cut_of_the_ranking(scores):
@@ -95,8 +95,8 @@ def test_the_best_set_that_fits_is_not_a_cut_of_the_ranking(scores):
     assert selection.budget.score_share == pytest.approx(7 / 18)
     assert selection.budget.memory_bytes <= 16_400_000
     assert selection.budget.gap == 0
-    assert "given up: l0, l1" in selection.budget.sentence()
-    assert selection.why.endswith(f"as far as the budget allows, which is {len(selection.layers)} in all")
+    assert "left out: l0, l1" in selection.budget.sentence()
+    assert selection.why.endswith(f"; the budget limits this to {len(selection.layers)} layers")
     assert selection.firmness is None
 
 
