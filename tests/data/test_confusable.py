@@ -40,8 +40,8 @@ def test_a_test_part_beside_x_is_kept_apart(tmp_path, rng, stored):
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_parts_of_which_one_has_integers_are_refused(tmp_path, images, stored):
-    arrays = {"x_train": images, "x_test": images.astype(np.float32)}
+def test_parts_of_which_one_has_integers_are_refused(tmp_path, photos, stored):
+    arrays = {"x_train": photos, "x_test": photos.astype(np.float32)}
     with pytest.raises(DataError, match="uint8 in the training part and float32 in the test part"):
         open_data(as_npz(tmp_path, **arrays) if stored else arrays, taking(3, 8, 8))
 
@@ -73,16 +73,16 @@ def test_labels_that_names_in_another_order_leave_open_are_refused(rng, y):
     assert align_classes(dataset, ["b", "a"]) is dataset
 
 
-def test_preprocessing_is_for_the_pictures_beside_other_numbers(images, rng):
+def test_preprocessing_is_for_the_pictures_beside_other_numbers(photos, rng):
     model = open_model(inputs.named(image=(3, 8, 6), table=(5,)))
     table = rng.random((4, 5), np.float32)
-    data = open_data({"image": images[:4], "table": table}, model).train
+    data = open_data({"image": photos[:4], "table": table}, model).train
     assert integer_data(model, data)
     with pytest.raises(UsageError, match="does not specify how its images are preprocessed"):
         Preprocessing().resolve(model, integer_data=True)
     feeder = Feeder(model, Preprocessing(preset="imagenet").resolve(model, integer_data=True))
     found = feeder.feeds(data, np.arange(4))
-    expected = (images[:4] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = (photos[:4] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(found["image"], expected.transpose(0, 3, 1, 2), atol=1e-5)
     np.testing.assert_array_equal(found["table"], table)
     assert feeder.describe(data).endswith("; scale, mean and std are for image")

@@ -12,54 +12,54 @@ from adabet_onnx.errors import DataError
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.float16, np.int32])
-def test_channels_last_data_for_a_channels_first_model(images, dtype):
-    result = fed(taking(3, 8, 6), images.astype(dtype))
+def test_channels_last_data_for_a_channels_first_model(photos, dtype):
+    result = fed(taking(3, 8, 6), photos.astype(dtype))
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
-    np.testing.assert_array_equal(result, images.transpose(0, 3, 1, 2).astype(np.float32))
+    np.testing.assert_array_equal(result, photos.transpose(0, 3, 1, 2).astype(np.float32))
 
 
-def test_channels_first_data_for_a_channels_last_model(images):
-    np.testing.assert_array_equal(fed(taking(8, 6, 3), images.transpose(0, 3, 1, 2)), images.astype(np.float32))
+def test_channels_first_data_for_a_channels_last_model(photos):
+    np.testing.assert_array_equal(fed(taking(8, 6, 3), photos.transpose(0, 3, 1, 2)), photos.astype(np.float32))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2)], ids=["NHWC", "NCHW"])
-def test_data_laid_out_as_the_model_wants_is_fed_as_it_is(images, order):
-    laid_out = images.transpose(order)
+def test_data_laid_out_as_the_model_wants_is_fed_as_it_is(photos, order):
+    laid_out = photos.transpose(order)
     np.testing.assert_array_equal(fed(taking(*laid_out.shape[1:]), laid_out), laid_out.astype(np.float32))
 
 
 def test_images_three_pixels_wide_are_read_as_the_model_takes_them(rng):
     """(N, 3, 4, 3) could be either; since it equals the model's shape, it is used unchanged."""
-    images = rng.integers(0, 256, (5, 3, 4, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(fed(taking(3, 4, 3), images), images.astype(np.float32))
+    photos = rng.integers(0, 256, (5, 3, 4, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(fed(taking(3, 4, 3), photos), photos.astype(np.float32))
 
 
-def test_greyscale_without_a_channel_axis(images):
-    grey = images[..., 0]
+def test_greyscale_without_a_channel_axis(photos):
+    grey = photos[..., 0]
     np.testing.assert_array_equal(fed(taking(1, 8, 6), grey), grey[:, None].astype(np.float32))
     np.testing.assert_array_equal(fed(taking(8, 6, 1), grey), grey[..., None].astype(np.float32))
 
 
-def test_greyscale_is_repeated_for_a_colour_model(images):
-    grey = images[..., :1]
+def test_greyscale_is_repeated_for_a_colour_model(photos):
+    grey = photos[..., :1]
     np.testing.assert_array_equal(fed(taking(3, 8, 6), grey), np.repeat(grey, 3, 3).transpose(0, 3, 1, 2))
 
 
-def test_colour_becomes_luma_for_a_greyscale_model(images):
-    luma = images.astype(np.float64) @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(fed(taking(1, 8, 6), images)[:, 0], luma, atol=0.51)  # rounded, as Pillow does
-    np.testing.assert_allclose(fed(taking(1, 8, 6), images / 255)[:, 0], luma / 255, atol=1e-6)
+def test_colour_becomes_luma_for_a_greyscale_model(photos):
+    luma = photos.astype(np.float64) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(fed(taking(1, 8, 6), photos)[:, 0], luma, atol=0.51)  # rounded, as Pillow does
+    np.testing.assert_allclose(fed(taking(1, 8, 6), photos / 255)[:, 0], luma / 255, atol=1e-6)
 
 
-def test_alpha_is_dropped_for_a_colour_model(images):
-    with_alpha = np.concatenate([images, np.full_like(images[..., :1], 7)], 3)
-    np.testing.assert_array_equal(fed(taking(3, 8, 6), with_alpha), images.transpose(0, 3, 1, 2))
+def test_alpha_is_dropped_for_a_colour_model(photos):
+    with_alpha = np.concatenate([photos, np.full_like(photos[..., :1], 7)], 3)
+    np.testing.assert_array_equal(fed(taking(3, 8, 6), with_alpha), photos.transpose(0, 3, 1, 2))
 
 
-def test_resizing_is_pillows_bilinear(images):
-    result = fed(taking(3, 4, 5), images)
-    expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in images]
+def test_resizing_is_pillows_bilinear(photos):
+    result = fed(taking(3, 4, 5), photos)
+    expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in photos]
     np.testing.assert_array_equal(result, np.stack(expected).transpose(0, 3, 1, 2).astype(np.float32))
 
 

@@ -10,8 +10,8 @@ from adabet_onnx.data.source import open_data
 from adabet_onnx.errors import DataError
 
 
-def test_npz_with_x_and_y(tmp_path, images):
-    np.savez(tmp_path / "a.npz", x=images, y=np.arange(10, dtype=np.uint8) % 4, classes=CLASSES, other=np.zeros(3))
+def test_npz_with_x_and_y(tmp_path, photos):
+    np.savez(tmp_path / "a.npz", x=photos, y=np.arange(10, dtype=np.uint8) % 4, classes=CLASSES, other=np.zeros(3))
     splits = open_data(str(tmp_path / "a.npz"), taking(3, 8, 6))
     assert splits.test is None
     assert splits.for_evaluation is splits.train
@@ -22,25 +22,25 @@ def test_npz_with_x_and_y(tmp_path, images):
     assert str(tmp_path / "a.npz") in splits.train.name
 
 
-def test_npz_with_train_and_test(tmp_path, images):
-    np.savez(tmp_path / "a.npz", x_train=images[:7], y_train=[[0]] * 7, x_test=images[7:], y_test=[1, 2, 3])
+def test_npz_with_train_and_test(tmp_path, photos):
+    np.savez(tmp_path / "a.npz", x_train=photos[:7], y_train=[[0]] * 7, x_test=photos[7:], y_test=[1, 2, 3])
     splits = open_data(tmp_path / "a.npz", taking(3, 8, 6))
     assert (len(splits.train), len(splits.test)) == (7, 3)
     assert splits.train.labels.shape == (7,), "labels (N, 1) are one per sample"
     assert splits.for_evaluation is splits.test
-    np.testing.assert_array_equal(splits.test.rows.fetch(np.array([2, 0]))[""], images[[9, 7]])
+    np.testing.assert_array_equal(splits.test.rows.fetch(np.array([2, 0]))[""], photos[[9, 7]])
 
 
-def test_npz_without_labels_scores_but_does_not_train(tmp_path, images):
-    np.savez(tmp_path / "a.npz", x=images)
+def test_npz_without_labels_scores_but_does_not_train(tmp_path, photos):
+    np.savez(tmp_path / "a.npz", x=photos)
     train = open_data(tmp_path / "a.npz", taking(3, 8, 6)).train
     assert train.labels is None
     with pytest.raises(DataError, match=r"a\.npz has no labels, which training needs"):
         train.need_labels("training")
 
 
-def test_float_labels_are_targets(tmp_path, images):
-    np.savez(tmp_path / "a.npz", x=images, y=np.linspace(0, 1, 20).reshape(10, 2))
+def test_float_labels_are_targets(tmp_path, photos):
+    np.savez(tmp_path / "a.npz", x=photos, y=np.linspace(0, 1, 20).reshape(10, 2))
     labels = open_data(tmp_path / "a.npz", taking(3, 8, 6)).train.labels
     assert (labels.dtype, labels.shape) == (np.float32, (10, 2))
 

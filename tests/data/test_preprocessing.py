@@ -25,17 +25,17 @@ METADATA = {"mean": json.dumps(MEAN), "std": json.dumps(STD)}
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 6), (8, 6, 3)], ids=["NCHW", "NHWC"])
-def test_the_arithmetic_is_that_of_the_formula(images, shape):
+def test_the_arithmetic_is_that_of_the_formula(photos, shape):
     used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
-    result = fed(taking(*shape), images, used)
-    by_hand = np.stack([(images[..., c] / 255 - MEAN[c]) / STD[c] for c in range(3)], 3)
+    result = fed(taking(*shape), photos, used)
+    by_hand = np.stack([(photos[..., c] / 255 - MEAN[c]) / STD[c] for c in range(3)], 3)
     expected = by_hand.transpose(0, 3, 1, 2) if shape[0] == 3 else by_hand
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
-def test_one_number_is_for_all_channels(images):
-    result = fed(taking(3, 8, 6), images, Arithmetic(scale=2.0, mean=(4.0,), std=(0.5,)))
-    np.testing.assert_allclose(result, (images.transpose(0, 3, 1, 2) * 2.0 - 4.0) / 0.5)
+def test_one_number_is_for_all_channels(photos):
+    result = fed(taking(3, 8, 6), photos, Arithmetic(scale=2.0, mean=(4.0,), std=(0.5,)))
+    np.testing.assert_allclose(result, (photos.transpose(0, 3, 1, 2) * 2.0 - 4.0) / 0.5)
 
 
 def test_the_data_itself_is_not_changed(rng):
@@ -45,9 +45,9 @@ def test_the_data_itself_is_not_changed(rng):
     np.testing.assert_array_equal(data, before)
 
 
-def test_a_number_per_channel_needs_as_many_channels(images):
+def test_a_number_per_channel_needs_as_many_channels(photos):
     with pytest.raises(UsageError, match="3 numbers for mean, but the data has 1 channels"):
-        fed(taking(1, 8, 6), images, Arithmetic(mean=MEAN))
+        fed(taking(1, 8, 6), photos, Arithmetic(mean=MEAN))
     with pytest.raises(UsageError, match="2 numbers for std"):
         fed(taking(4), np.zeros((2, 4)), Arithmetic(std=(1.0, 2.0)))
 
@@ -113,10 +113,10 @@ def test_preprocessing_is_for_one_kind_of_data():
     assert Preprocessing().resolve(model, integer_data=False, stored=for_images).is_identity
 
 
-def test_images_of_any_integer_type_are_images(images):
+def test_images_of_any_integer_type_are_images(photos):
     model = taking(3, 8, 6, metadata=METADATA)
     for dtype in (np.int32, np.int64, np.uint16):
-        train = open_data(images.astype(dtype), model).train
+        train = open_data(photos.astype(dtype), model).train
         assert Preprocessing().resolve(model, integer_data=integer_data(model, train)).mean == MEAN
     tokens = dataclasses.replace(model, inputs=(Tensor("input", "int64", ("N", 7)),))
     assert Preprocessing().resolve(tokens, integer_data=True).is_identity, (
@@ -135,9 +135,9 @@ def test_labels_follow_the_names_of_classes():
         align_classes(data, ["cat", "dog"], strict=True)
 
 
-def test_mappings_may_name_classes(images):
-    labels = np.arange(len(images)) % 2
-    for given in ({"x": images, "y": labels}, {"x_train": images, "y_train": labels}):
+def test_mappings_may_name_classes(photos):
+    labels = np.arange(len(photos)) % 2
+    for given in ({"x": photos, "y": labels}, {"x_train": photos, "y_train": labels}):
         assert open_data({**given, "classes": ["a", "b"]}, taking(3, 8, 6)).train.classes == ["a", "b"]
 
 

@@ -12,33 +12,33 @@ from adabet_onnx.data.source import open_data
 from adabet_onnx.errors import DataError, UsageError
 
 
-def test_arrays_pairs_and_mappings(images):
+def test_arrays_pairs_and_mappings(photos):
     model, labels = taking(3, 8, 6), np.arange(10) % 2
-    plain = open_data(images, model)
+    plain = open_data(photos, model)
     assert plain.train.labels is None
-    assert open_data((images, labels), model).train.labels.tolist() == labels.tolist()
-    assert open_data({"x": images, "y": labels}, model).train.labels.tolist() == labels.tolist()
-    split = open_data({"x_train": images[:6], "y_train": labels[:6], "x_test": images[6:], "y_test": labels[6:]}, model)
+    assert open_data((photos, labels), model).train.labels.tolist() == labels.tolist()
+    assert open_data({"x": photos, "y": labels}, model).train.labels.tolist() == labels.tolist()
+    split = open_data({"x_train": photos[:6], "y_train": labels[:6], "x_test": photos[6:], "y_test": labels[6:]}, model)
     assert (len(split.train), len(split.test)) == (6, 4)
     assert split.test.labels.tolist() == labels[6:].tolist()
 
 
-def test_batches_are_joined_in_order_with_their_labels(images):
+def test_batches_are_joined_in_order_with_their_labels(photos):
     model, labels = taking(3, 8, 6), np.arange(10)
-    unlabelled = open_data([images[:4], images[4:8], images[8:]], model).train
-    np.testing.assert_array_equal(unlabelled.rows.fetch(np.arange(10))[""], images)
+    unlabelled = open_data([photos[:4], photos[4:8], photos[8:]], model).train
+    np.testing.assert_array_equal(unlabelled.rows.fetch(np.arange(10))[""], photos)
     assert unlabelled.labels is None
-    labelled = open_data([(images[:4], labels[:4]), (images[4:], labels[4:])], model).train
+    labelled = open_data([(photos[:4], labels[:4]), (photos[4:], labels[4:])], model).train
     assert labelled.labels.tolist() == list(range(10))
 
 
-def test_a_limit_stops_reading_batches(images):
+def test_a_limit_stops_reading_batches(photos):
     read = []
 
     def batches():
         for start in range(0, 10, 2):
             read.append(start)
-            yield images[start : start + 2]
+            yield photos[start : start + 2]
 
     assert len(open_data(batches(), taking(3, 8, 6), limit=3).train) == 4
     assert read == [0, 2]
@@ -80,8 +80,8 @@ def test_a_mapping_of_named_inputs_is_data_of_one_piece(rng):
     assert Feeder(model, Arithmetic()).feeds(train, np.arange(3))["b"].tolist() == np.ones((3, 4)).tolist()
 
 
-def test_a_used_up_generator_is_explained(images):
-    batches = (images[start : start + 5] for start in (0, 5))
+def test_a_used_up_generator_is_explained(photos):
+    batches = (photos[start : start + 5] for start in (0, 5))
     assert len(open_data(batches, taking(3, 8, 6)).train) == 10
     with pytest.raises(DataError, match=r"no batches. Was it an exhausted iterator"):
         open_data(batches, taking(3, 8, 6))

@@ -28,17 +28,17 @@ from adabet_onnx.device.description import load_device
 pytestmark = pytest.mark.usefixtures("checked_here")
 
 
-def test_applied_to_artifacts_it_is_the_exported_model(artifacts, delta, tmp_path):
-    export_model(artifacts, tmp_path / "exported.onnx")
-    assert apply_delta(artifacts, delta, tmp_path / "adapted.onnx") == "model"
+def test_applied_to_artifacts_it_is_the_exported_model(trained_artifacts, delta_file, tmp_path):
+    export_model(trained_artifacts, tmp_path / "exported.onnx")
+    assert apply_delta(trained_artifacts, delta_file, tmp_path / "adapted.onnx") == "model"
     assert (tmp_path / "adapted.onnx").read_bytes() == (tmp_path / "exported.onnx").read_bytes()
 
 
-def test_applied_to_artifacts_that_were_not_trained_it_computes_the_same(artifacts, delta, tmp_path):
+def test_applied_to_artifacts_that_were_not_trained_it_computes_the_same(trained_artifacts, delta_file, tmp_path):
     untrained = tmp_path / "untrained"
     make_artifacts(open_model(tiny.conv_net()), select(open_model(tiny.conv_net()), strategy="all"), untrained)
-    apply_delta(untrained, load_delta(delta), tmp_path / "adapted.onnx")
-    export_model(artifacts, tmp_path / "exported.onnx")
+    apply_delta(untrained, load_delta(delta_file), tmp_path / "adapted.onnx")
+    export_model(trained_artifacts, tmp_path / "exported.onnx")
     export_model(untrained, tmp_path / "initial.onnx")
     logits = [outputs(tmp_path / f"{name}.onnx") for name in ("adapted", "exported", "initial")]
     assert np.array_equal(logits[0], logits[1])

@@ -20,16 +20,16 @@ def adabet(monkeypatch, capfd) -> Callable[..., Any]:
     return command_of(monkeypatch, capfd)
 
 
-def test_the_commands(artifacts, tmp_path, monkeypatch, adabet):
+def test_the_commands(trained_artifacts, tmp_path, monkeypatch, adabet):
     monkeypatch.chdir(tmp_path)
-    assert "numbers in" in adabet("delta", "save", artifacts, "-o", "p.safetensors").out
+    assert "numbers in" in adabet("delta", "save", trained_artifacts, "-o", "p.safetensors").out
     shown = adabet("delta", "show", "p.safetensors").out
     assert "SHA-256: correct" in shown
     assert "entry: all" in shown
-    assert "adapted model" in adabet("delta", "apply", artifacts, "p.safetensors", "-o", "adapted.onnx").out
-    adabet("export", artifacts, "-o", "exported.onnx", "-q")
+    assert "adapted model" in adabet("delta", "apply", trained_artifacts, "p.safetensors", "-o", "adapted.onnx").out
+    adabet("export", trained_artifacts, "-o", "exported.onnx", "-q")
     assert Path("adapted.onnx").read_bytes() == Path("exported.onnx").read_bytes()
-    make_device(artifacts, "device", start="initial")
+    make_device(trained_artifacts, "device", start="initial")
     assert "trained values" in adabet("delta", "apply", "device", "p.safetensors", "-o", "selected.bin").out
     trained(tmp_path / "other", seed=1)
     adabet("delta", "save", "other", "-o", "q.safetensors")

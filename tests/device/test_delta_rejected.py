@@ -32,9 +32,9 @@ from adabet_onnx.device.description import load_device
 pytestmark = pytest.mark.usefixtures("checked_here")
 
 
-def test_the_bytes_of_the_file_of_a_package(package, tmp_path):
+def test_the_bytes_of_the_file_of_a_package(written_package, tmp_path):
     made = personal(tmp_path / "p.safetensors")
-    apply_delta(package, tmp_path / "p.safetensors", tmp_path / "selected.bin")
+    apply_delta(written_package, tmp_path / "p.safetensors", tmp_path / "selected.bin")
     written = (tmp_path / "selected.bin").read_bytes()
     expected = b"".join(array.tobytes().ljust(64, b"\0") for array in made.tensors.values())
     assert written == expected
@@ -52,23 +52,23 @@ def test_the_bytes_of_the_file_of_a_package(package, tmp_path):
         ({"shapes": {}}, ["lacks 3 tensors", "'fc.weight'"]),
     ],
 )
-def test_what_does_not_fit_a_package_is_refused(package, tmp_path, given, words):
+def test_what_does_not_fit_a_package_is_refused(written_package, tmp_path, given, words):
     personal(tmp_path / "p.safetensors", **given)
     with pytest.raises(RecordError) as error:
-        apply_delta(package, tmp_path / "p.safetensors", tmp_path / "out.bin")
+        apply_delta(written_package, tmp_path / "p.safetensors", tmp_path / "out.bin")
     assert all(word in str(error.value) for word in [*words, "p.safetensors"])
     assert not (tmp_path / "out.bin").exists()
 
 
-def test_what_does_not_fit_artifacts_is_refused(artifacts, delta, tmp_path):
-    found = load_delta(delta)
+def test_what_does_not_fit_artifacts_is_refused(trained_artifacts, delta_file, tmp_path):
+    found = load_delta(delta_file)
     for changed, word in (
         ({"model": MODEL, "shapes": SHAPES}, "another model"),
         ({"model": found.model_sha256, "shapes": {"nothing": (2,)}}, "'nothing', which is not trained in"),
     ):
         personal(tmp_path / "p.safetensors", **changed)
         with pytest.raises(RecordError, match=word):
-            apply_delta(artifacts, tmp_path / "p.safetensors", tmp_path / "out.onnx")
+            apply_delta(trained_artifacts, tmp_path / "p.safetensors", tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -129,7 +129,7 @@ def test_hostile_files_are_refused(tmp_path, what):
     assert str(path) in str(error.value)
 
 
-def test_files_that_are_not_there(tmp_path, artifacts):
+def test_files_that_are_not_there(tmp_path, trained_artifacts):
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(RecordError, match="does not exist or is not a file"):
             load_delta(path)
@@ -140,21 +140,21 @@ def test_files_that_are_not_there(tmp_path, artifacts):
         save_delta(tmp_path / "empty", tmp_path / "out")
 
 
-def test_a_byte_that_changed_anywhere_is_seen(delta):
+def test_a_byte_that_changed_anywhere_is_seen(delta_file):
     """In the numbers always; in the header, unless the name of the entry or of a tensor changed."""
-    whole, rng = delta.read_bytes(), np.random.default_rng(7)
+    whole, rng = delta_file.read_bytes(), np.random.default_rng(7)
     (length,) = struct.unpack("<Q", whole[:8])
     seen = 0
     for case in range(100):
         at = int(rng.integers(8 + length, len(whole)) if case % 2 else rng.integers(8 + length))
         spoilt = bytearray(whole)
         spoilt[at] ^= 1 << int(rng.integers(8))
-        delta.write_bytes(spoilt)
-        seen += refused(delta) is not None
-        assert case % 2 == 0 or "was altered" in str(refused(delta)), at
+        delta_file.write_bytes(spoilt)
+        seen += refused(delta_file) is not None
+        assert case % 2 == 0 or "was altered" in str(refused(delta_file)), at
     for at in rng.integers(0, len(whole), 30):
-        delta.write_bytes(whole[:at])
-        assert refused(delta) is not None
+        delta_file.write_bytes(whole[:at])
+        assert refused(delta_file) is not None
     assert seen > 60
 
 
@@ -166,36 +166,36 @@ def refused(path: Path) -> str | None:
     return None
 
 
-def test_what_cannot_be_saved(artifacts, tmp_path):
+def test_what_cannot_be_saved(trained_artifacts, tmp_path):
     make_artifacts(open_model(tiny.conv_net()), select(open_model(tiny.conv_net()), strategy="head"), tmp_path / "new")
     with pytest.raises(UsageError, match="has not been trained"):
         save_delta(tmp_path / "new", tmp_path / "p.safetensors")
     with pytest.raises(OutputError, match="does not exist"):
-        save_delta(artifacts, tmp_path / "no" / "p.safetensors")
+        save_delta(trained_artifacts, tmp_path / "no" / "p.safetensors")
     with pytest.raises(RecordError, match="'w' has 1 number that are not finite"):
         write_delta(tmp_path / "p", {"w": np.array([np.nan], np.float32)}, model_sha256=MODEL, entry="last")
     assert not (tmp_path / "p").exists()
 
 
-def test_nothing_that_is_read_is_written_over(artifacts, package, delta, tmp_path):
+def test_nothing_that_is_read_is_written_over(trained_artifacts, written_package, delta_file, tmp_path):
     made = personal(tmp_path / "p.safetensors")
     for name in ("device.json", "state.bin", "weights.bin"):
         with pytest.raises(UsageError, match="which is also an input"):
-            apply_delta(package, made, package / name)
+            apply_delta(written_package, made, written_package / name)
     with pytest.raises(UsageError, match="which is also an input"):
-        apply_delta(package, made, made.path)
+        apply_delta(written_package, made, made.path)
     with pytest.raises(UsageError, match="which is also an input"):
-        apply_delta(artifacts, delta, artifacts / "manifest.json")
-    load_device(package)
+        apply_delta(trained_artifacts, delta_file, trained_artifacts / "manifest.json")
+    load_device(written_package)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "metrics.jsonl", "training/last.ckpt"])
-def test_a_folder_keeps_its_own_files(artifacts, delta, name):
-    before = (artifacts / name).read_bytes()
-    for write in (save_delta, export_model, lambda folder, path: apply_delta(folder, delta, path)):
+def test_a_folder_keeps_its_own_files(trained_artifacts, delta_file, name):
+    before = (trained_artifacts / name).read_bytes()
+    for write in (save_delta, export_model, lambda folder, path: apply_delta(folder, delta_file, path)):
         with pytest.raises(UsageError, match=f"the output is .*{name}, which is also an input"):
-            write(artifacts, artifacts / name)
-    assert (artifacts / name).read_bytes() == before
+            write(trained_artifacts, trained_artifacts / name)
+    assert (trained_artifacts / name).read_bytes() == before
 
 
 def test_what_was_put_into_a_folder_can_be_written_anew(tmp_path):

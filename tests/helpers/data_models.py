@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from models import tiny
 from onnx import helper
 
@@ -55,3 +56,9 @@ def fed(
     train = open_data(Data(data, layout=layout, allow_resize=allow_resize), model).train
     (array,) = Feeder(model, preprocessing or Arithmetic()).feeds(train, np.arange(len(train))).values()
     return array
+
+
+@pytest.fixture
+def photos(rng) -> np.ndarray:
+    """Ten uint8 images (N, H, W, C) of 8 x 6 pixels, no two extents alike."""
+    return rng.integers(0, 256, (10, 8, 6, 3), dtype=np.uint8)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from device_packages import MODEL
+import pytest
+from device_packages import MODEL, write_package
 from models import tiny
 
-from adabet_onnx import Settings, Trainer, make_artifacts, open_model, select
+from adabet_onnx import Settings, Trainer, make_artifacts, open_model, save_delta, select
 from adabet_onnx.device.delta import write_delta
 from adabet_onnx.selection.options import Choosing
 
@@ -39,3 +40,20 @@ def personal(path: Path, shapes: dict[str, tuple[int, ...]] = SHAPES, *, model: 
     rng = np.random.default_rng(5)
     tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     return write_delta(path, tensors, model_sha256=model, entry=entry)
+
+
+@pytest.fixture(scope="module")
+def trained_artifacts(tmp_path_factory) -> Path:
+    return trained(tmp_path_factory.mktemp("delta") / "artifacts")
+
+
+@pytest.fixture
+def delta_file(trained_artifacts, tmp_path) -> Path:
+    path = tmp_path / "personal.safetensors"
+    save_delta(trained_artifacts, path)
+    return path
+
+
+@pytest.fixture
+def written_package(tmp_path) -> Path:
+    return write_package(tmp_path / "device")
