@@ -15,6 +15,7 @@ The method is AdaBet (Tenison et al., arXiv 2510.03101).
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .deferred_sympy import defer_sympy
 from .errors import (
     AdabetError,
     CheckError,
@@ -28,6 +29,8 @@ from .errors import (
     UsageError,
 )
 from .version import __version__ as __version__
+
+defer_sympy()
 
 if TYPE_CHECKING:
     from .adapting import Adapting

@@ -84,11 +84,12 @@ class RuntimeMissingError(AdabetError):
     """An ONNX Runtime package is missing, too old, or two of them overwrite each other; or another package is missing.
 
     Example:
-        >>> from adabet_onnx import RuntimeMissingError, Repeats, stability
+        >>> from adabet_onnx import RuntimeMissingError, make_artifacts, select
+        >>> chosen = select("model.onnx", strategy="head")
         >>> try:
-        ...     results = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, embeddings=True))
+        ...     manifest = make_artifacts("model.onnx", chosen, "artifacts", backend="ort")
         ... except RuntimeMissingError as error:
-        ...     print(error)  # where umap-learn is not installed
+        ...     print(error)  # where onnxruntime-training is not installed
     """
 
 

@@ -254,7 +254,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "head_start": None if outcome.head_start is None else outcome.head_start.to_json(),
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
-        "model_file": None if outcome.model.name.startswith("<") else outcome.model.name,
+        "model_file": outcome.model.file,
         "before": outcome.before,
         "after": outcome.after,
         "full_precision": outcome.full_precision,

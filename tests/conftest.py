@@ -6,6 +6,7 @@ in CI (CI=true) it fails instead.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,12 @@ TRAINING = sys.version_info < (3, 13)
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
 HELPERS = ROOT / "tests" / "helpers"
 PROCESSES = ROOT / "tests" / "processes"  # first on the PYTHONPATH of processes: see the module in it
+
+
+def pytest_collection_finish():
+    """Exempt what was imported and collected from garbage collection: going through it takes most of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

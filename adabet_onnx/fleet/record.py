@@ -1,8 +1,9 @@
 """The files in a server's folder.
 
-``fleet.json``: format "adabet-onnx/fleet", version 1, with model_sha256, options, local (the clients' training in a
-round), and what precedes the first round: poll (see `votes`), head (how it was fitted, or why it was not),
-distribution_bytes (of the artifacts that each client gets once), bytes_down and bytes_up (per client and round).
+``fleet.json``: format "adabet-onnx/fleet", version 1, with model_sha256, model_file (its path, or null), options, local
+(the clients' training in a round), and what precedes the first round: poll (see `votes`), head (how it was fitted, or
+why it was not), distribution_bytes (of the artifacts that each client gets once), bytes_down and bytes_up (per client
+and round).
 
 ``fleet.jsonl``: an object for each round: round (0 is before the first), attempts, clients (with accepted replies),
 samples (theirs), loss (of their steps), eval_loss and eval_accuracy (on held-out data of the server), client_accuracy
@@ -131,11 +132,17 @@ def read_fleet(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     entries = Entries(about, str(folder / RECORD), _MADE_BY)
     for name in ("distribution_bytes", "bytes_down", "bytes_up"):
         entries.take(name, int)
+    entries.get_optional("model_file", None, str, type(None))
     if entries.take("poll", dict, type(None)) is not None:
         poll = entries.inside("poll")
         poll.take("agreement", float, type(None))
         poll.take_list("voters", int)
         poll.take_list("abstained", int)
+        for vote in poll.take_list("layers", dict) if "layers" in poll else []:
+            layer = Entries(vote, f"{folder / RECORD}, 'poll', 'layers',", _MADE_BY)
+            layer.take("name", str)
+            layer.take("b1_hat", float)
+            layer.take("shift", float, type(None))
     rows = read_rows(folder, None)
     for number, row in enumerate(rows):
         line = Entries(row, f"{folder / ROWS}, line {number + 1}", _MADE_BY)

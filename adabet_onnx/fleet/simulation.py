@@ -265,6 +265,7 @@ def _prepared(simulation: _Simulation) -> tuple[ClientArtifacts, dict[str, Any]]
         "format": FORMAT,
         "version": VERSION,
         "model_sha256": artifacts.model_sha256,
+        "model_file": simulation.model.file,
         **simulation.to_json(),
         "poll": None if poll is None else poll.to_json(),
         "head": None,

@@ -111,6 +111,11 @@ class Model:
         return sum(sizes.values())
 
     @property
+    def file(self) -> str | None:
+        """The path it was opened from; None if it was opened from memory."""
+        return None if self.name.startswith("<") else self.name
+
+    @property
     def frozen(self) -> tuple[Frozen, ...]:
         """Weights that belong to no layer, so that no selection trains them."""
         return frozen_weights(self.graph, self.layers, self.logits)

@@ -140,9 +140,17 @@ class ReportInputs:
         """The path of the model, if a record contains it."""
         if self.scores is not None:
             return self.scores.model_file
-        if self.run is not None:
-            return None if self.run.figures is None else self.run.figures.model_file
+        if self.run is not None and self.run.figures is not None:
+            return self.run.figures.model_file
+        if self.fleet is not None and self.run is not None:
+            return self.fleet[0].get("model_file")
         return None if self.stability is None else self.stability.model_file
+
+    @property
+    def votes(self) -> dict[str, dict[str, Any]]:
+        """A fleet's combined votes by layer name, as in fleet.json; empty if the fleet did not vote."""
+        poll = None if self.fleet is None else self.fleet[0]["poll"]
+        return {} if poll is None else {layer["name"]: layer for layer in poll.get("layers", [])}
 
     @property
     def summaries(self) -> list[Summary]:

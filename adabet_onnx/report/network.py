@@ -23,7 +23,7 @@ def network_section(inputs: ReportInputs) -> dict[str, Any]:
     chosen, chosen_by = _chosen(inputs)
     return {
         "layers": _rows(inputs, scores, chosen),
-        "has_scores": any(scores.samples),
+        "has_scores": any(scores.samples) or bool(inputs.votes),
         "has_shift": _has_shift(scores),
         "has_rank": _has_rank(scores),
         "has_reach": bool(inputs.reach),
@@ -70,11 +70,13 @@ def _rows(inputs: ReportInputs, scores: Scores, chosen: frozenset[str]) -> list[
 def _text(inputs: ReportInputs, scores: Scores, chosen_by: str) -> str:
     """An explanation of the columns."""
     samples = sum(map(len, scores.samples))
-    text = "From the input down to the output. " + (
-        f"b1_hat and D have logarithmic bars; {samples} samples, estimator {scores.estimator}."
-        if samples
-        else "D has logarithmic bars. Layers were not scored."
-    )
+    text = "From the input down to the output. "
+    if samples:
+        text += f"b1_hat and D have logarithmic bars; {samples} samples, estimator {scores.estimator}."
+    elif inputs.votes:
+        text += "b1_hat and D have logarithmic bars. b1_hat and shift are means over the clients that voted."
+    else:
+        text += "D has logarithmic bars. Layers were not scored."
     if _has_shift(scores):
         text += (
             " Shift is the divergence of a batch's statistics from those stored in the layer (Kullback-Leibler "

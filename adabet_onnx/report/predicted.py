@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,22 @@ def find_model(inputs: ReportInputs, given: Path | None) -> None:
         if model.sha256 == expected:
             inputs.model = model
             if isinstance(record, Selection):
-                inputs.scores = unscored(model, record.strategy, layers=record.layers)
+                inputs.scores = _with_votes(unscored(model, record.strategy, layers=record.layers), inputs.votes)
             return
         if given is not None:
             raise UsageError(f"{given} is not the model that was {done} (SHA-256 {expected[:12]}...).")
     inputs.notes.append(f"{missing} left out: the model that was {done} was not found; give it with `model`.")
+
+
+def _with_votes(scores: Scores, votes: Mapping[str, Mapping[str, Any]]) -> Scores:
+    """Fill in the means of a fleet's votes, if it voted on these layers."""
+    if votes.keys() != {layer.name for layer in scores.layers}:
+        return scores
+    layers = [
+        replace(layer, b1_hat=float(votes[layer.name]["b1_hat"]), shift=votes[layer.name]["shift"])
+        for layer in scores.layers
+    ]
+    return replace(scores, layers=tuple(layers))
 
 
 def predict_costs(inputs: ReportInputs, progress: Any = None) -> None:

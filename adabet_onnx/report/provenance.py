@@ -21,7 +21,8 @@ def records(inputs: ReportInputs) -> list[tuple[str, str]]:
         if scores is None:
             rows.append(("model, SHA-256", selection.model_sha256))
         if scores is None or not scores.samples:
-            rows += [("scores", "none"), ("preprocessing", _plain(selection.preprocessing))]
+            made_by = "means over the clients that voted" if inputs.votes else "none"
+            rows += [("scores", made_by), ("preprocessing", _plain(selection.preprocessing))]
         rho = "" if selection.rho is None else f", rho {selection.rho:g}"
         rows.append(("selection", f"strategy {selection.strategy}{rho}, head {selection.head}, seed {selection.seed}"))
         manifest = inputs.run.manifest

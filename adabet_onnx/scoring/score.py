@@ -111,7 +111,7 @@ def score(
         new_head=model.new_head,
         preprocessing=used.to_json(),
         classes=dataset.classes,
-        model_file=None if model.name.startswith("<") else model.name,
+        model_file=model.file,
         inputs=model.bound,
     )
     if not options.channels:

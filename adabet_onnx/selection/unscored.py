@@ -68,5 +68,5 @@ def unscored(
         ),
         head=None if head is None else head.name,
         new_head=model.new_head,
-        model_file=None if model.name.startswith("<") else model.name,
+        model_file=model.file,
     )

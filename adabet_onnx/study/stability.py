@@ -102,7 +102,7 @@ def stability(
         clusters = tuple(clusters_of(shuffles.ranker(how.seeds - 1).distances(), seed=0, progress=progress))
     return Stability(
         model_sha256=model.sha256,
-        model_file=None if model.name.startswith("<") else model.name,
+        model_file=model.file,
         preprocessing=used.to_json(),
         points=how.points,
         rho=how.rho,

@@ -54,6 +54,7 @@ ORDER = (
     "version",
     "vocabulary",
     "errors",
+    "deferred_sympy",
 )
 # The only modules that touch a library.
 DOORS = {
@@ -93,8 +94,8 @@ LATE = {
     "resource",
 }
 # Folders and modules that import on demand, also by names in a table, so that little is loaded at startup: the public
-# names and the commands.
-LAZY = ("", "cli")
+# names, the commands, and the stand-ins for SymPy.
+LAZY = ("", "cli", "deferred_sympy")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 UNKNOWN = "?"  # imported, by a name that is computed
 
