@@ -49,7 +49,7 @@ _TRAINING = ("batch_size", "learning_rate", "schedule", "validation", "head_init
 @options.selection
 @scoring_options.scoring
 @options.batch_size
-@options.rate.varied(shown="the usual one of the optimizer")
+@options.rate.varied(help="Learning rate of the clients' steps.", shown="the usual one of the optimizer")
 @options.schedule
 @options.validation
 @options.head_init
@@ -245,7 +245,7 @@ def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, 
 @options.folder.varied(required=True)
 @options.printed
 @options.batch_size
-@options.rate.varied(shown="the usual one of the optimizer")
+@options.rate.varied(help="Learning rate of the clients' steps.", shown="the usual one of the optimizer")
 @options.schedule
 @options.validation
 @fleet_options.rounds

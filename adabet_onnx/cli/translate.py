@@ -111,6 +111,7 @@ _TEXT_KEYS = frozenset(
         "advice",
         "because",
         "features",
+        "hint",
         "notes",
         "not_measured",
         "reason",

@@ -19,7 +19,7 @@ from ..training.manifest import FILE as MANIFEST
 from ..training.settings import Settings
 from ..version import __version__
 from .client_artifacts import ClientArtifacts
-from .options import Fleet
+from .options import Fleet, fixed_rate
 
 _MARKER = "pyproject.toml"
 _CLIENT = '''"""The app that runs on a node. Flower's mods can be passed to client_app(mods=[...])."""
@@ -108,7 +108,7 @@ def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> di
         "partition": "iid",
         "personal": ",".join(fleet.personal),
         "batch-size": settings.size,
-        "learning-rate": 0.0 if settings.searched else settings.rate,
+        "learning-rate": fixed_rate(settings) or 0.0,
         "validation": settings.validation,
         "schedule": settings.schedule,
         "seed": settings.seed,

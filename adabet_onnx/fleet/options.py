@@ -9,6 +9,7 @@ from ..errors import UsageError
 from ..options import check_fields, check_word
 from ..showing import changed
 from ..sizes import parse_size
+from ..training.settings import Settings
 from ..vocabulary import AGGREGATIONS
 from .partitions import Partition, parse_partition
 
@@ -137,3 +138,19 @@ class Fleet:
         if not self.client_memory:
             return None
         return parse_size(self.client_memory[client % len(self.client_memory)], "client_memory")
+
+
+def fixed_rate(settings: Settings) -> float | None:
+    """Return the learning rate of the clients' steps; None for the usual one of the optimizer.
+
+    Raises:
+        UsageError: a search was requested.
+    """
+    if settings.learning_rate is None:
+        return None
+    if settings.searched:
+        raise UsageError(
+            "a fleet cannot search for a learning rate, since no one has all its data. Give `learning_rate` a number, "
+            "or leave it out for the usual one of the optimizer."
+        )
+    return settings.rate

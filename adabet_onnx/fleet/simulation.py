@@ -44,7 +44,7 @@ from .fitted_head import fit_head
 from .flower import FlowerStrategy
 from .grids import InProcess
 from .messages import Local, RoundTask, Vote
-from .options import Fleet
+from .options import Fleet, fixed_rate
 from .record import FORMAT, RECORD, VERSION
 from .server import Server
 from .states import FolderStates
@@ -77,9 +77,9 @@ def simulate_fleet(
         folder: the output folder.
         fleet: number of clients, rounds and related options; None: the defaults of `Fleet`.
         adapting: the options of the steps: a new head, scoring, choosing, choices, and of ``settings`` the batch size,
-            the learning rate (``"auto"`` is the usual one of the optimizer), its schedule over rounds (only a constant
-            one allows more rounds later), the seed, the validation share of each client, and the initial values of a
-            new head. None: the defaults of `Adapting`.
+            the learning rate (None: the usual one of the optimizer; there is no search), its schedule over rounds (only
+            a constant one allows more rounds later), the seed, the validation share of each client, and the initial
+            values of a new head. None: the defaults of `Adapting`.
         resume: continue after the last round in the folder.
         progress: callback that receives the current activity, the steps done and the total number of steps.
 
@@ -220,7 +220,7 @@ def _begin(
     labels = train.need_labels("training")
     parts = fleet.shared_out.rows(labels, len(train), fleet.clients, seed)
     used = arithmetic_for(model, integer_data(model, train), options.preprocessing)
-    rate = LEARNING_RATES[choices.optimizer] if settings.searched else settings.rate
+    rate = fixed_rate(settings) or LEARNING_RATES[choices.optimizer]
     local = Local(fleet.local_epochs, fleet.local_steps, settings.size, rate, fleet.mu, seed)
     rest = (options, fleet, target, resume and (target / RECORD).is_file(), progress or silent)
     return _Simulation(model, headed, Splits(train, test), parts, used, choices, settings, local, *rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def evaluate(
 
     Returns:
         ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, ``data`` (how the data was
-        interpreted, in a line), and the following metrics, each None if it does not apply to the loss:
+        interpreted, in a line), ``hint`` (a likely reason for a low accuracy, or None), and the following metrics, each
+        None if it does not apply to the loss:
 
         * for classes, ``balanced_accuracy``, ``f1_macro``, ``top5_accuracy`` (of more than 20 classes), ``mean_iou``
           (of labels per pixel or token), ``per_class`` (a dict for each: class, labels, predicted, accuracy, precision,
@@ -122,7 +124,22 @@ def evaluate(
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    return evaluate_dataset(model, dataset, used, choices, threads=threads, progress=progress)
+    result = evaluate_dataset(model, dataset, used, choices, threads=threads, progress=progress)
+    return {**result, "hint": _hint(model, result)}
+
+
+def _hint(model: Model, result: Mapping[str, Any]) -> str | None:
+    """A likely reason for a low accuracy, and what to do about it; None if there is none."""
+    if model.new_head:
+        return "the head is new and untrained, so its outputs are random: train the model first (`adapt`)"
+    rows = result["per_class"] or []
+    labelled = sum(row["labels"] > 0 for row in rows)
+    if result["accuracy"] is None or 2 * labelled > len(rows):
+        return None
+    return (
+        f"labels of {labelled} of the model's {len(rows)} classes occur. If the data has other classes than the model, "
+        "give the model a new head (`adapt` with `num_classes`)"
+    )
 
 
 @typed
@@ -176,7 +193,8 @@ def write_predictions(
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    return evaluate_dataset(model, dataset, used, choices, threads=threads, progress=progress, save=output)
+    result = evaluate_dataset(model, dataset, used, choices, threads=threads, progress=progress, save=output)
+    return {**result, "hint": _hint(model, result)}
 
 
 @typed

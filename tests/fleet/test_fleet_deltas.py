@@ -213,6 +213,16 @@ def test_simulate_says_what_came_of_it(adabet, tmp_path):
     error = adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "g", "--minimum", "30", code=2).err
     assert "--clients" in error
     assert "--minimum" in error
+    for command in (["simulate", "model.onnx", "new_domain.npz"], ["app", "model.onnx"]):
+        error = adabet("fleet", *command, "-o", "g", "--lr", "auto", code=2).err
+        assert "a fleet cannot search for a learning rate" in error
+        assert "--lr" in error
+    adabet("report", "f", "-o", "page.html")
+    page = Path("page.html").read_text()
+    assert "b1_hat and shift are means over the clients that voted" in page
+    best = max(found["poll"]["layers"], key=lambda layer: layer["b1_hat"])
+    assert f"{best['b1_hat']:.1e}" in page
+    assert "was not found" not in page
 
 
 def test_a_picture_and_a_page(adabet, tmp_path):
@@ -234,6 +244,7 @@ def test_a_picture_and_a_page(adabet, tmp_path):
         ("fleet.jsonl", "{"),
         ("fleet.json", "{}"),
         ("fleet.json", Path("f/fleet.json").read_text().replace('"bytes_up": ', '"bytes_up": "y", "other": ')),
+        ("fleet.json", Path("f/fleet.json").read_text().replace('"model_file": ', '"model_file": 3, "other": ')),
     ):
         whole = Path("f", file).read_text()
         Path("f", file).write_text(spoilt)
