@@ -172,12 +172,13 @@ def _row(row: dict[str, Any]) -> str:
 
 @click.command(
     cls=Command,
-    epilog="JSON: loss, accuracy (like the following, null if the loss has no such metric), samples, data, hint (a likely "
-    "reason for a low accuracy, or null), balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (for"
-    " more than 20 classes), mean_iou (labels per pixel or token), exact_match (bce-with-logits), r2, mae, rmse (mse "
-    "and l1: means over the outputs), per_class (class, labels, predicted, accuracy, precision, recall, f1), "
-    "confusion_matrix (rows are labels, up to 512 classes), most_confused (label, predicted, count), per_output "
-    "(output, and its metrics). Undefined ratios are null, e.g. the precision of a class that is never predicted.",
+    epilog="JSON: loss, accuracy (like the following, null if the loss has no such metric), samples, data, hint (a "
+    "likely reason for a low accuracy, or null), balanced_accuracy, f1_macro, f1_micro (bce-with-logits), "
+    "top5_accuracy (for more than 20 classes), mean_iou (labels per pixel or token), exact_match (bce-with-logits), "
+    "r2, mae, rmse (mse and l1: means over the outputs), per_class (class, labels, predicted, accuracy, precision, "
+    "recall, f1), confusion_matrix (rows are labels, up to 512 classes), most_confused (label, predicted, count), "
+    "per_output (output, and its metrics). Undefined ratios are null, e.g. the precision of a class that is never "
+    "predicted.",
 )
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
