@@ -8,15 +8,14 @@ these are listed in NOT_RUN.
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import command_of
 from conftest import ROOT
+from documented_blocks import blocks_of, commands_of, page
 from PIL import Image
 
 import adabet_onnx
@@ -28,7 +27,11 @@ DEMO = Path(adabet_onnx.__file__).parent / "demo"
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 # Pages whose blocks have their own test: for all languages or, in the guides for apps, for all except the shell, whose
 # commands are nearly the same in all guides.
-TESTED_ELSEWHERE = {"docs/adding-a-rule.md": "test_adding_a_rule.py", "docs/fleet.md": "test_fleet_deltas.py"}
+TESTED_ELSEWHERE = {
+    "docs/adding-a-rule.md": "test_adding_a_rule.py",
+    "docs/fleet.md": "test_fleet_deltas.py",
+    "docs/pytorch.md": "test_pytorch_page.py",
+}
 CODE_TESTED_ELSEWHERE = {
     "docs/app-android.md": "test_device_android.py",
     "docs/app-dotnet.md": "test_device_csharp_docs.py",
@@ -60,49 +63,6 @@ ADDED = {
     "report": ["--no-costs"],
     "stability": ["--group-size", "32", "--shuffles", "1", "--subsets", "8"],
 }
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of code.
-
-    Attributes:
-        language: as its fence says; empty for an indented block.
-        text: without fence and indentation.
-        reason: why it cannot run here, or None.
-        line: where it begins.
-    """
-
-    language: str
-    text: str
-    reason: str | None
-    line: int
-
-
-_BLOCKS = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n\n?)?"
-    r"(?:^```(?P<language>\S*)[^\n]*\n(?P<fenced>.*?)^```$|(?<=\n\n)(?P<indented>(?:    [^\n]*\n|\n(?=    ))+))",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-def blocks_of(text: str) -> list[Block]:
-    """The blocks of code of a page, fenced or indented."""
-    blocks = []
-    for match in _BLOCKS.finditer(text):
-        code = match["fenced"] if match["indented"] is None else re.sub("^    ", "", match["indented"], flags=re.M)
-        blocks.append(Block(match["language"] or "", code, match["reason"], text.count("\n", 0, match.start()) + 1))
-    return blocks
-
-
-def page(name: str) -> list[Block]:
-    return blocks_of((ROOT / name).read_text(encoding="utf-8"))
-
-
-def commands_of(block: Block) -> list[list[str]]:
-    """The arguments of each command, without comments."""
-    lines = [line for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def made_quick(words: list[str]) -> list[str]:
