@@ -6,10 +6,12 @@ import shutil
 import warnings
 
 import numpy as np
+import onnx
 from command_line import command_of
 from conftest import ROOT
 from converter_runs import need
 from documented_blocks import commands_of, page
+from models import tiny
 
 from adabet_onnx import open_model
 
@@ -34,7 +36,7 @@ def test_blocks_run_in_order(tmp_path, monkeypatch, capfd, checked_here):
                 exec(compile(block.text, PAGE, "exec"), namespace)
             continue
         for _, *words in commands_of(block):
-            added = ["--epochs", "1", "--no-measure", "--preset", "unit"] if words[0] == "run" else []
+            added = ["--epochs", "1", "--no-measure"] if words[0] == "run" else []
             said.append(adabet(*words, *added).out)
     for name in ("net.onnx", "newer.onnx"):
         assert [layer.name for layer in open_model(name).layers] == ["0", "1", "4", "5", "9"]
@@ -43,8 +45,6 @@ def test_blocks_run_in_order(tmp_path, monkeypatch, capfd, checked_here):
         images = np.moveaxis(archive["x_test"][:8], 3, 1).astype(np.float32) / 255
     with torch.no_grad():
         logits = net(torch.from_numpy(images)).numpy()
-    import onnx
-    from models import tiny
 
     expected = tiny.run(onnx.load("adapted/adapted.onnx"), images)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
