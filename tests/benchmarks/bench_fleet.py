@@ -1,13 +1,14 @@
 """A fleet of 20 against training in one place: accuracy, and bytes compared with averaging the whole model.
 
     python tests/benchmarks/bench_fleet.py [--clients 20] [--rounds 20] [--partition dirichlet:0.3] [--per-round N]
-        [--local-epochs 1] [--batch-size 16] [--lr 0.01] [--aggregation fedavg] [--seeds 1]
+        [--local-epochs 1] [--batch-size 16] [--lr 0.01] [--aggregation fedavg] [--seeds 1,2,3]
 
 ResNet-20 of CIFAR-10 gets a new head for 20 classes of CIFAR-100 (models and data are looked for in ../shared). Clients
 vote on the layers, within a fifth of the bytes of the whole model, fit the head from sums and train. Beside it the same
 layers, trained on all data in one place by `Trainer`: as many passes over the data, the head fitted, the rate searched.
-(That of the fleet is given: a search would need the data of all clients.)
-The exit code is 1 if the fleet is more than 3 points below, or sends more than a fifth.
+(That of the fleet is given: a search would need the data of all clients. The defaults were chosen on seed 0, which is
+therefore not among the default seeds.) The exit code is 1 if the fleet, on average over the seeds, is more than 3 points
+below, or sends more than a fifth.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
 
 from adabet_onnx import (
     Adapting,
@@ -92,14 +95,18 @@ def main() -> int:
     parser.add_argument("--local-epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", default="1,2,3")
     given = parser.parse_args()
-    good = True
-    for seed in range(given.seeds):
+    measured = []
+    for seed in map(int, given.seeds.split(",")):
+        print(f"seed {seed}")
         with tempfile.TemporaryDirectory() as folder:
-            fleet, central, share = measure(given, seed, Path(folder))
-        good = good and fleet >= central - POINTS and share <= SHARE
-    return 0 if good else 1
+            measured.append(measure(given, seed, Path(folder)))
+    fleet, central, share = np.mean(measured, axis=0)
+    apart = [100 * (row[0] - row[1]) for row in measured]
+    print(f"mean of {len(measured)} seeds: fleet {fleet:.1%}, in one place {central:.1%}, {share:.1%} of the bytes")
+    print("points from training in one place, by seed: " + ", ".join(f"{points:+.1f}" for points in apart))
+    return 0 if fleet >= central - POINTS and share <= SHARE else 1
 
 
 if __name__ == "__main__":
