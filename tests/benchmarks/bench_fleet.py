@@ -7,8 +7,8 @@ ResNet-20 of CIFAR-10 gets a new head for 20 classes of CIFAR-100 (models and da
 vote on the layers, within a fifth of the bytes of the whole model, fit the head from sums and train. Beside it the same
 layers, trained on all data in one place by `Trainer`: as many passes over the data, the head fitted, the rate searched.
 (That of the fleet is given: a search would need the data of all clients. The defaults were chosen on seed 0, which is
-therefore not among the default seeds.) The exit code is 1 if the fleet, on average over the seeds, is more than 3 points
-below, or sends more than a fifth.
+therefore not among the default seeds.)
+The exit code is 1 if the fleet, on average over the seeds, is more than 3 points below, or sends more than a fifth.
 """
 
 from __future__ import annotations
