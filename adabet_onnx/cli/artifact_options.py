@@ -28,7 +28,7 @@ profile = _artifacts(
     show_default="all operators",
 )
 ort_format = _artifacts(
-    "--ort-format", is_flag=True, help="Write .ort models instead of .onnx; with artifacts, only for --backend ort."
+    "--ort-format", is_flag=True, help="Write .ort models instead of .onnx (artifacts: with --backend ort only)."
 )
 form = together(
     backend,

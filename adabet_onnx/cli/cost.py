@@ -30,8 +30,8 @@ from .printing import progress_bar, show, show_json
 @options.printed
 @options.bind
 @options.batch_size.varied(default=32)
-@options.epochs.varied(default=10)
-@options.trained_samples
+@options.epochs.varied(default=10, help="Passes over the training data in a whole training.")
+@options.trained_samples.varied(help="Samples of a whole training.")
 @options.views.varied(default=1)
 @options.optimizer
 @artifact_options.backend

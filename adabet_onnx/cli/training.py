@@ -322,7 +322,7 @@ def predict(
     group="Artifacts",
     help="Write a frozen part that was quantised in training in float32; the model then differs from the trained one.",
 )
-@options.measured_on
+@options.measured_on.varied(help="Data on which to measure how much a frozen part in int8 changes the logits.")
 @options.reading
 @artifact_options.check
 def export(
