@@ -67,6 +67,9 @@ INSIDE = [
 # Where commands may differ in more than the default of an option, and what differs.
 VARIED = {
     "-o/--output": {"help", "metavar"},
+    "--data": {"help"},  # read for other purposes
+    "--epochs": {"help"},  # cost does not train
+    "--lr": {"help"},  # a fleet has no search
     "--profile": {"type"},  # devices have more profiles
     "--sketch": {"help", "metavar"},  # off only where scores are computed
 }
