@@ -49,8 +49,8 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "onnx_ir":
             return None
-        found = (other.find_spec(fullname, path, target) for other in sys.meta_path if other is not self)
-        spec = next((each for each in found if each is not None), None)
+        specs = (other.find_spec(fullname, path, target) for other in sys.meta_path if other is not self)
+        spec = next((each for each in specs if each is not None), None)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
