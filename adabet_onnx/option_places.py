@@ -28,6 +28,7 @@ def option_places(name: str, parameters: Iterable[tuple[str, str, dict[str, Any]
                 inside = f"{before}{kind.__name__}({field.name}="
                 if field.name == name:
                     places.append(f"{inside}...{')' * inside.count('(')}")
+                    continue
                 deeper += [(inside, each) for each in _classes(str(field.type), vars(sys.modules[kind.__module__]))]
         level = deeper
     return places
