@@ -19,7 +19,8 @@ from ..selection.record import Selection
 from ..selection.strategies import select
 from ..trainability.choices import Choices
 from ..training.artifacts import make_artifacts
-from .package import FILE, PackageWriter, Packing, check_backend, check_replaceable
+from .package import FILE, PackageWriter, check_backend, check_replaceable
+from .packing import Packing
 
 ENTRIES = 8
 # The offered choices, the most useful first: name, strategy, share of the layers, and whether scores are needed.
@@ -67,7 +68,8 @@ def make_menu(
         progress: called with the current activity, the steps done and the total number of steps.
 
     Returns:
-        The content of device.json, and additionally, under ``left_out``, the reasons why choices are missing, by name.
+        The content of device.json, and additionally ``left_out``, the reasons why choices are missing, by name, and
+        ``notes``, what a user should know, a sentence each.
 
     Raises:
         CheckError: a graph does not compute what it should.
