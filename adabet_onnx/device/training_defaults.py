@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..sizes import size_text
 from ..training.settings import BATCH_SIZE, LEARNING_RATES
 from ..vocabulary import AUTO
+from .choosing import needed_bytes
 from .packing import Packing
 
 SEED = 0
@@ -40,16 +42,28 @@ class TrainingDefaults:
             "seed": SEED,
         }
 
-    @property
-    def notes(self) -> list[str]:
-        """What a user should know, a sentence each."""
+    def notes(self, memory: Sequence[tuple[int, int]]) -> list[str]:
+        """What a user should know, a sentence each.
+
+        Args:
+            memory: (batch, bytes) of a choice of layers, in ascending order of batches.
+        """
         if self.usual_of is not None:
             return [
                 f"the learning rate {self.learning_rate:g} is the usual one of {self.usual_of}, not one that was found "
                 "for this model: if a run or training found one (the line 'learning rate' of its output), pass it as "
                 "`learning_rate`"
             ]
-        return []
+        if self.trained is None:
+            return []
+        size, parts = self.trained
+        accumulated = f" ({parts} batches of {size}, accumulated)" if parts > 1 else ""
+        one, whole = (size_text(needed_bytes(memory, batch)) for batch in (self.batch_size, size * parts))
+        return [
+            f"the learning rate {self.learning_rate:g} is that of a training with updates of {size * parts} "
+            f"samples{accumulated}; a device does not accumulate and updates after each batch of {self.batch_size}. "
+            f"`batch_size={size * parts}` makes its updates as large; a step then takes {whole} instead of {one}"
+        ]
 
 
 def training_defaults(packing: Packing, optimizer: str, started: Mapping[str, Any]) -> TrainingDefaults:
@@ -62,11 +76,14 @@ def training_defaults(packing: Packing, optimizer: str, started: Mapping[str, An
     """
     settings = started.get("settings") or {}
     size = settings.get("batch_size") or BATCH_SIZE
+    parts = settings.get("accumulate") or 1
     batch_size = packing.batch_size or size
     rate, trained = packing.learning_rate, None
     if rate is None:
         given = settings.get("learning_rate")
         rate = (started.get("rates") or {}).get("rate") if given == AUTO else given
+        if rate is not None and batch_size != size * parts:
+            trained = size, parts
     usual = rate is None
     return TrainingDefaults(
         learning_rate=float(LEARNING_RATES[optimizer] if rate is None else rate),

@@ -12,6 +12,7 @@ from models import tiny
 
 from adabet_onnx import Choices, Packing, Settings, Trainer, UsageError, make_artifacts, make_device, make_menu, select
 from adabet_onnx.device.description import load_device
+from adabet_onnx.sizes import size_text
 
 PLAIN = Packing(scoring=None)
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -67,6 +68,30 @@ def test_given_settings_come_before_those_of_the_training(tmp_path, model):
     made = make_device(folder, tmp_path / "device", packing=packing)
     assert made["training"] == {"learning_rate": 0.5, "batch_size": 4, "epochs": 5, "seed": 0}
     assert made["notes"] == []
+
+
+def test_a_note_says_that_the_rate_was_found_for_larger_updates(tmp_path, model):
+    """Micro-batches keep the memory limit of the training; devices update after each of them."""
+    settings = Settings(epochs=1, learning_rate=0.02, batch_size=8, accumulate=4)
+    folder = trained(tmp_path / "artifacts", model, settings)
+    made = make_device(folder, tmp_path / "device", packing=PLAIN)
+    assert made["training"] == {"learning_rate": 0.02, "batch_size": 8, "epochs": 5, "seed": 0}
+    [note] = made["notes"]
+    assert "0.02 is that of a training with updates of 32 samples (4 batches of 8, accumulated); a device does" in note
+    assert "updates after each batch of 8. `batch_size=32` makes" in note
+    needs = dict(map(tuple, made["entries"][0]["memory"]))
+    assert f"{size_text(needs[32])} instead of {size_text(needs[8])}" in note
+    whole = Packing(scoring=None, batch_size=32)
+    made = make_device(folder, tmp_path / "device", packing=whole)
+    assert (made["training"]["batch_size"], made["notes"]) == (32, [])
+    other = Packing(scoring=None, batch_size=8, learning_rate=0.01)
+    assert make_device(folder, tmp_path / "device", packing=other)["notes"] == []
+
+
+def test_a_note_says_so_for_another_batch_size_too(tmp_path, model):
+    folder = trained(tmp_path / "artifacts", model, Settings(epochs=1, learning_rate=0.02))
+    [note] = make_device(folder, tmp_path / "device", packing=Packing(scoring=None, batch_size=4))["notes"]
+    assert "updates of 32 samples; a device does not accumulate and updates after each batch of 4" in note
 
 
 @pytest.mark.parametrize(
