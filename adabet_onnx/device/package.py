@@ -166,7 +166,7 @@ class PackageWriter:
         if trained:
             self._started = trained_on(manifest.read_checkpoint(checkpoint, PROPERTY)[1])
         writer = EntryWriter(manifest, checkpoint, self._folder, self._weights, name, prefix, self._in_profile)
-        entry = writer.write()
+        entry = writer.write(self._forward_batch)
         self._graphs += writer.graphs
         self._entries.append(entry)
         self._outputs = self._outputs or writer.outputs
@@ -213,7 +213,7 @@ class PackageWriter:
             "ir_version": ir_version,
             "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators(self._graphs)),
             "profile": self._packing.profile,
-            "forward_batch": 1 if self._packing.profile == "mobile" else None,
+            "forward_batch": self._forward_batch,
             **self._description(),
             "training": training.to_json(),
             "scoring": self._scoring,
@@ -262,6 +262,10 @@ class PackageWriter:
         if self._opened is None:
             self._opened = open_model(self._manifest.float_file or self._manifest.file("model"))
         return self._opened
+
+    @property
+    def _forward_batch(self) -> int | None:
+        return 1 if self._packing.profile == "mobile" else None
 
     def _name(self) -> str:
         return self._model().graph.graph.name or "model"
