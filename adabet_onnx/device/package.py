@@ -268,7 +268,7 @@ class PackageWriter:
         return 1 if self._packing.profile == "mobile" else None
 
     def _name(self) -> str:
-        return self._model().graph.graph.name or "model"
+        return self._manifest.model_name or self._model().graph.graph.name or "model"
 
     def _in_profile(self, model: ir.Model, name: str) -> None:
         """Convert a graph to the form that the profile requires, in place."""

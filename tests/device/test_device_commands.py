@@ -1,0 +1,51 @@
+"""What `device` and `menu` print: names, counts, reasons, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import command_of
+from models import tiny
+
+from adabet_onnx import Packing, make_artifacts, make_device, make_menu, open_model, select
+
+PLAIN = Packing(scoring=None)
+pytestmark = pytest.mark.usefixtures("checked_here")
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    return command_of(monkeypatch, capfd)
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    path = tmp_path / "my model.onnx"
+    path.write_bytes(tiny.mlp().SerializeToString())
+    return path
+
+
+def test_a_package_has_the_name_of_the_model_file(tmp_path, model, command):
+    """Not that of its graph, which exporters choose."""
+    folder = tmp_path / "artifacts"
+    make_artifacts(model, select(model, strategy="head"), folder, check=False)
+    out = ["-o", tmp_path / "device", "--no-scoring"]
+    assert "my model.onnx: 1 choice of layers" in command("device", folder, *out).out
+    assert json.loads((tmp_path / "device" / "device.json").read_text())["model"] == "my model.onnx"
+    assert "my model.onnx: 1 choice of layers" in command("menu", model, *out, "--entries", 1).out
+
+
+def test_without_a_file_it_has_the_name_of_the_graph(tmp_path, model):
+    opened = open_model(model.read_bytes())
+    assert make_menu(opened, tmp_path / "menu", entries=1, packing=PLAIN)["model"] == opened.graph.graph.name
+
+
+def test_artifacts_of_older_releases_do_not_know_the_file(tmp_path, model):
+    folder = tmp_path / "artifacts"
+    make_artifacts(model, select(model, strategy="head"), folder, check=False)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("model_name") == "my model.onnx"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert make_device(folder, tmp_path / "device", packing=PLAIN)["model"] == open_model(model).graph.graph.name
