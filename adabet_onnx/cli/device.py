@@ -161,6 +161,7 @@ def _take_packing(settings: dict[str, Any]) -> Packing:
 
 
 def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> None:
+    from ..device.package import FILE
     from ..report.device import package_table
 
     if as_json:
@@ -179,9 +180,9 @@ def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> 
         show(f"note: {note}", quiet)
     if content["preprocessing"] is None:
         show("note: no preprocessing is known: the device must supply inputs in the form that the model takes", quiet)
-    size = sum(int(file["bytes"]) for file in content["files"])
+    sizes = [(output / FILE).stat().st_size, *(int(file["bytes"]) for file in content["files"])]
     show(
-        f"{output}: {len(content['files'])} files, {size_text(size)}; any onnxruntime from "
+        f"{output}: {len(sizes)} files, {size_text(sum(sizes))}; any onnxruntime from "
         f"{content['oldest_onnxruntime']} on",
         quiet,
     )

@@ -10,6 +10,7 @@ from command_line import command_of
 from models import tiny
 
 from adabet_onnx import Packing, make_artifacts, make_device, make_menu, open_model, select
+from adabet_onnx.sizes import size_text
 
 PLAIN = Packing(scoring=None)
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -49,3 +50,10 @@ def test_artifacts_of_older_releases_do_not_know_the_file(tmp_path, model):
     assert manifest.pop("model_name") == "my model.onnx"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert make_device(folder, tmp_path / "device", packing=PLAIN)["model"] == open_model(model).graph.graph.name
+
+
+def test_all_files_are_counted(tmp_path, model, command):
+    folder = tmp_path / "device"
+    said = command("menu", model, "-o", folder, "--no-scoring", "--entries", 1).out
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    assert f"device: {len(sizes)} files, {size_text(sum(sizes))}; any onnxruntime" in said
