@@ -163,13 +163,14 @@ def _take_packing(settings: dict[str, Any]) -> Packing:
 def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> None:
     from ..device.package import FILE
     from ..report.device import package_table
+    from ..report.grouping import by_reason
 
     if as_json:
         show_json({"output": str(output), **content})
         return
     show(package_table(content), quiet)
-    for name, reason in content.get("left_out", {}).items():
-        show(f"left out: {name}: {reason}", quiet)
+    for reason, names in by_reason(content.get("left_out", {})).items():
+        show(f"left out: {', '.join(names)}: {reason}", quiet)
     training = content["training"]
     show(
         f"training: learning rate {training['learning_rate']:g}, batch size {training['batch_size']}, "

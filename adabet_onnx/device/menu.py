@@ -128,12 +128,13 @@ def make_menu(
 def _offers(
     model: Model, scores: Scores | None, most: int, left_out: dict[str, str]
 ) -> Iterator[tuple[str, Selection]]:
-    """Different selections, with names."""
-    seen: set[tuple[str, ...]] = set()
+    """Different selections, with names; the reasons why others are missing are put into `left_out`."""
+    seen: dict[tuple[str, ...], str] = {}
     for name, strategy, rho, scored in _OFFERS:
         if len(seen) == most:
             return
         if scored and scores is None:
+            left_out[name] = "scores are needed (`scores`)"
             continue
         try:
             selection = select(model if scores is None else scores, strategy=strategy, rho=rho)
@@ -141,8 +142,9 @@ def _offers(
             left_out[name] = str(error)
             continue
         if selection.parameters in seen:
+            left_out[name] = f"the same layers as {seen[selection.parameters]}"
             continue
-        seen.add(selection.parameters)
+        seen[selection.parameters] = name
         if scores is None:
             stored = stored_in(model.graph)
             classes = model.metadata("classes")

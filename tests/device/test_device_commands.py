@@ -57,3 +57,16 @@ def test_all_files_are_counted(tmp_path, model, command):
     said = command("menu", model, "-o", folder, "--no-scoring", "--entries", 1).out
     sizes = [path.stat().st_size for path in folder.iterdir()]
     assert f"device: {len(sizes)} files, {size_text(sum(sizes))}; any onnxruntime" in said
+
+
+def test_reasons_for_fewer_choices_are_printed_together(tmp_path, model, command):
+    """Choices of the same layers count once, and some need scores."""
+    said = command("menu", model, "-o", tmp_path / "device", "--no-scoring").out
+    reasons = [line.removeprefix("left out: ") for line in said.splitlines() if line.startswith("left out: ")]
+    assert "adabet-10, adabet-25, adabet-50: scores are needed (--scores)" in reasons
+    assert "last-10, last-25, last-50, last-5: the same layers as head" in reasons
+    made = json.loads(command("menu", model, "-o", tmp_path / "device", "--no-scoring", "--json").out)
+    offered = [entry["name"] for entry in made["entries"]]
+    assert len(offered) + len(made["left_out"]) == 10
+    assert made["left_out"]["adabet-50"] == "scores are needed (--scores)"
+    assert made["left_out"]["last-10"] == "the same layers as head"
