@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..data.preprocess import stored_in
-from ..errors import AdabetError, ModelError, UsageError
+from ..errors import AdabetError, ModelError, RecordError, UsageError
 from ..files import replacing_folder, temporary_folder
+from ..model.bindings import binding_mismatch
 from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
@@ -92,6 +93,8 @@ def make_menu(
         )
     known = load_scores(scores) if isinstance(scores, str | os.PathLike) else scores
     opened = open_model(model, bind=None if known is None or isinstance(model, Model) else known.inputs)
+    if known is not None:
+        _check_scores(known, opened)
     packing = packing or Packing()
     check_replaceable(device)
     left_out: dict[str, str] = {}
@@ -123,6 +126,21 @@ def make_menu(
             raise ModelError(f"{opened.name}: no choice of layers can be trained: {named}")
         content = writer.finish()
     return {**content, "left_out": left_out}
+
+
+def _check_scores(scores: Scores, model: Model) -> None:
+    """Check that scores are those of a model.
+
+    Raises:
+        RecordError: they are of another model.
+    """
+    if scores.model_sha256 != model.sha256:
+        recorded = "" if scores.model_file is None else f", recorded as {scores.model_file}"
+        raise RecordError(
+            binding_mismatch(scores.inputs, model.bound)
+            or f"the scores are of another model (SHA-256 {scores.model_sha256[:12]}...{recorded}; {model.name} has "
+            f"{model.sha256[:12]}...). Give that model, or score this one: `score(model, data)`."
+        )
 
 
 def _offers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import command_of
 from models import tiny
@@ -70,3 +71,16 @@ def test_reasons_for_fewer_choices_are_printed_together(tmp_path, model, command
     assert len(offered) + len(made["left_out"]) == 10
     assert made["left_out"]["adabet-50"] == "scores are needed (--scores)"
     assert made["left_out"]["last-10"] == "the same layers as head"
+
+
+def test_scores_of_another_model_are_refused_as_such(tmp_path, model, command):
+    other = tmp_path / "other.onnx"
+    other.write_bytes(tiny.mlp(seed=1).SerializeToString())
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).standard_normal((40, 10)).astype(np.float32))
+    command("score", other, tmp_path / "data.npy", "-o", tmp_path / "scores.json")
+    said = command("menu", model, "--scores", tmp_path / "scores.json", "-o", tmp_path / "device", code=1).err
+    assert "the scores are of another model" in said
+    assert f"recorded as {other}" in said
+    assert "adabet-onnx score MODEL DATA -o scores.json" in said
+    assert "selection" not in said
+    assert not (tmp_path / "device").exists()
