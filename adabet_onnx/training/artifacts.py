@@ -173,6 +173,7 @@ def _manifest(
         "files": files,
         "sha256": {what: sha256_of_files([folder / name]) for what, name in files.items()},
         "model_sha256": prepared.model.sha256,
+        "model_name": None if prepared.model.file is None else Path(prepared.model.file).name,
         **entries,
         "model_logits": prepared.model.logits,
         "bound": prepared.model.bound,
