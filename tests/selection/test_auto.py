@@ -8,7 +8,7 @@ import pytest
 
 from adabet_onnx import UsageError, select
 from adabet_onnx.scoring.record import LayerScore, Scores
-from adabet_onnx.selection.auto import FEW_DIRECTIONS, SHIFTED, diagnose
+from adabet_onnx.selection.auto import CLOSE, FEW_DIRECTIONS, SHIFTED, diagnose
 from adabet_onnx.selection.budget import Budget
 from adabet_onnx.selection.options import Choosing
 
@@ -161,6 +161,20 @@ def test_the_threshold_lies_between_the_measured_values():
     assert 0.007 < SHIFTED < 0.083
     assert diagnose(scores(shift=SHIFTED)).name == "new-task"
     assert diagnose(scores(shift=SHIFTED + 0.001)).name == "shifted"
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"),
+    [
+        (0.01, "the input has not shifted (median divergence 0.01; above 0.05 it counts as shifted)"),
+        (0.04, "the input has not shifted (median divergence 0.04; above 0.05 it counts as shifted; close to the limit)"),
+        (0.06, "the input has shifted (median divergence 0.06; above 0.05 it counts as shifted; close to the limit)"),
+        (0.2, "the input has shifted (median divergence 0.2; above 0.05 it counts as shifted)"),
+    ],
+)
+def test_the_reason_names_the_divergence_and_the_limit(shift, text):
+    assert diagnose(scores(shift=shift)).why == text
+    assert CLOSE == 1.5
 
 
 def test_it_is_deterministic_and_needs_costs():
