@@ -47,7 +47,7 @@ from adabet_onnx.cost.overview import overview
 from adabet_onnx.data.preprocess import IMAGENET, Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.outcome import Outcome
-from adabet_onnx.report.tables import outcome_text
+from adabet_onnx.report.outcome import outcome_text
 from adabet_onnx.scoring.record import ChannelScores, LayerScore, Scores
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.showing import clipped, html_table, one_line, shortened

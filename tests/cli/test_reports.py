@@ -19,7 +19,7 @@ from adabet_onnx.cli.printing import ProgressLines
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.report.comparison import comparison_table
 from adabet_onnx.report.grouping import by_reason, in_common, without_numbers
-from adabet_onnx.report.tables import _figure
+from adabet_onnx.report.outcome import _figure
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import load_selection
 from adabet_onnx.showing import counted, listed
