@@ -207,11 +207,13 @@ def test_an_epoch_is_told_once_when_it_is_over(capfd):
     for done in (0, 1, 2):
         tell("measuring", done, 3)
     tell("adabet, seed 1", 4, 9)
+    tell("learning rate found by 300 updates", 640, 640)
     assert capfd.readouterr().err.splitlines() == [
         "epoch 1/2, loss 3",
         "epoch 2/2, loss 3",
         "measuring ...",
         "adabet, seed 1 (4 of 9)",
+        "learning rate found by 300 updates",
     ]
 
 
