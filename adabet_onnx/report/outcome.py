@@ -9,6 +9,7 @@ from rich.text import Text
 from ..cost.measure import Cost
 from ..cost.row import StepCost
 from ..outcome import NO_TEST_DATA, Outcome
+from ..showing import counted
 from ..sizes import size_text
 from .figures import changes_text
 from .tables import selection_text
@@ -28,7 +29,7 @@ def outcome_text(outcome: Outcome) -> RenderableType:
     lines += _in_full_precision(outcome)
     if outcome.head_start is not None:
         lines.append(Text(f"head      {outcome.fitted_alone or outcome.head_start}"))
-    lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
+    lines.append(Text(f"trained   {outcome.trained_text()}"))
     lines += [Text(f"warning   {text}", style="bold") for text in outcome.warnings]
     lines += [Text(f"hint      {text}") for text in _hints(outcome)]
     if outcome.not_measured is not None:
@@ -48,6 +49,7 @@ def _in_full_precision(outcome: Outcome) -> list[Text]:
 def _hints(outcome: Outcome) -> list[str]:
     """Suggestions of what to try next, the most promising first."""
     hints, rate = [] if outcome.is_of_test_data else [NO_TEST_DATA], outcome.learning_rate
+    hints += _lowered(outcome)
     if outcome.advice is not None:
         hints.append(outcome.advice)
     elif outcome.after["loss"] > outcome.before["loss"] and rate is not None:
@@ -71,6 +73,23 @@ def _hints(outcome: Outcome) -> list[str]:
             "be better"
         )
     return hints
+
+
+def _lowered(outcome: Outcome) -> list[str]:
+    """A hint if training lowered the accuracy on the validation data."""
+    accuracies = outcome.validation("eval_accuracy")
+    if accuracies is None or not outcome.lowered_accuracy:
+        return []
+    start = outcome.head_start
+    fitted = start is not None and start.how is not None
+    alone, alternative = (
+        (" with the fitted head alone", ", or `epochs=0`, which only fits the head,") if fitted else ("", "")
+    )
+    judged = f" of {counted(outcome.validation_samples, 'sample')}" if outcome.validation_samples else ""
+    return [
+        f"training lowered the accuracy on the validation data{judged} from {accuracies[0]}{alone} to {accuracies[1]}: "
+        f"`patience=2`, a smaller learning rate{alternative} may be better"
+    ]
 
 
 def _costs(outcome: Outcome) -> list[RenderableType]:

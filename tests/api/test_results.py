@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ from adabet_onnx.study.compare import Comparison
 from adabet_onnx.study.results import Result, summarise
 from adabet_onnx.study.stability_record import Stability
 from adabet_onnx.trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from adabet_onnx.training.head_start import HeadStart
 
 LAYER_COUNTS = (1, 4, 42, 300)
 HOSTILE = "<script>alert('x')</script>\n" + "long" * 3000
@@ -512,6 +514,45 @@ def test_bars_begin_at_0_where_that_shows_them(sizes, scale):
     for axis in (size, hat):
         assert axis.get_yscale() == scale
         assert scale == "log" or axis.get_ylim()[0] == 0
+
+
+def test_the_fitted_head_and_the_training_are_told_apart():
+    start = HeadStart("fc", "logistic", rows=1800, features=128, strength=0.003, scale=0.88, accuracy=0.361)
+    outcome = dataclasses.replace(outcome_of(names_of(3)), head_start=start, validation_samples=200)
+    said = "'fc' was fitted before training; on 200 validation samples: 50.0% with the fitted head alone"
+    assert outcome.fitted_alone == f"{said}, 91.7% after training"
+    assert not outcome.lowered_accuracy
+    best = dataclasses.replace(outcome, kept_epoch=2)
+    assert best.fitted_alone == f"{said}, 83.3% after training"
+    rows = [dict(row) for row in outcome.metrics]
+    rows[0]["eval_accuracy"], rows[-1]["eval_accuracy"] = 0.44, 0.41
+    lower = dataclasses.replace(outcome, metrics=rows)
+    text = "\n".join(map(str, outcome_text(lower).renderables))
+    hint = (
+        "training lowered the accuracy on the validation data of 200 samples from 44.0% with the fitted head alone to"
+    )
+    assert f"hint      {hint} 41.0%" in text
+    assert "hint      training lowered" not in "\n".join(map(str, outcome_text(outcome).renderables))
+
+
+def test_without_epochs_only_the_head_is_called_changed():
+    start = HeadStart("fc", "logistic", rows=1800, features=128)
+    layer = SimpleNamespace(parameters=(SimpleNamespace(size=25),))
+    outcome = dataclasses.replace(
+        outcome_of(names_of(3)),
+        model=SimpleNamespace(name="model.onnx", file=None, head=layer, weight_count=1000),  # type: ignore[arg-type]
+        head_start=start,
+        validation_samples=200,
+    )
+    fitted = dataclasses.replace(outcome, metrics=outcome.metrics[:1])
+    text = "\n".join(map(str, outcome_text(fitted).renderables))
+    said = "head      'fc' was fitted before training; nothing else was changed; 50.0% on 200 validation samples"
+    assert said in text
+    assert "trained   nothing; the head was fitted, 2.5% of the parameters" in text
+    assert "after training" not in text
+    assert "trained nothing; the head was fitted" in repr(fitted)
+    nothing = dataclasses.replace(fitted, head_start=None)
+    assert nothing.trained_text() == "nothing (0 epochs)"
 
 
 def test_figures_of_training_data_are_called_that():
