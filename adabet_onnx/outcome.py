@@ -211,7 +211,7 @@ class Outcome:
     def kept(self) -> list[str]:
         """Return sentences on what was stored per sample and what that saves in training, predicted or measured."""
         if self.predicted is not None:
-            return self.predicted.frozen()
+            return self.predicted.frozen()[:2] if self.untrained else self.predicted.frozen()
         if not (self.stored_bytes and self.samples and self.epochs):
             return []
         views = self.kept_views or self.samples
