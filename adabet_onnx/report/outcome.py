@@ -8,7 +8,9 @@ from rich.text import Text
 
 from ..cost.measure import Cost
 from ..cost.row import StepCost
+from ..cost.words import ratio_text
 from ..outcome import NO_TEST_DATA, Outcome
+from ..selection.auto import CLOSE, SHIFTED, median_shift, shift_text
 from ..showing import counted
 from ..sizes import size_text
 from .figures import changes_text
@@ -64,15 +66,24 @@ def _hints(outcome: Outcome) -> list[str]:
         )
     elif rate is not None:
         hints.append(
-            f"the learning rate was {rate:g}; `learning_rate={rate * 3:g}`, {rate * 10:g} or {rate / 10:g} may do "
-            "better (`compare` chooses one for each strategy)"
+            f"the learning rate was {rate:g}; another one may do better, e.g. `learning_rate={rate * 3:g}`, "
+            f"{rate * 10:g} or {rate / 10:g} (`compare` chooses one for each strategy)"
         )
-    if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
-        hints.append(
-            "if the input itself has shifted (noise, light, another sensor), `strategy='auto'`, norm-bias or all may "
-            "be better"
-        )
-    return hints
+    return hints + _shifted(outcome)
+
+
+def _shifted(outcome: Outcome) -> list[str]:
+    """A hint at other strategies if the input of a network with normalisations may have shifted."""
+    if outcome.selection.strategy != "adabet" or not any(layer.is_norm for layer in outcome.scores.layers):
+        return []
+    others = "`strategy='auto'`, norm-bias or all may be better"
+    median = median_shift(outcome.scores)
+    if median is None:
+        return [f"if the input itself has shifted (noise, light, another sensor), {others}"]
+    if median <= SHIFTED / CLOSE:
+        return []
+    certainty = "has" if median > SHIFTED else "may have"
+    return [f"the input itself {certainty} shifted ({shift_text(median)}): {others}"]
 
 
 def _lowered(outcome: Outcome) -> list[str]:
@@ -103,7 +114,7 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
     costs, predicted = outcome.costs, {} if outcome.predicted is None else outcome.predicted.rows()
     parts: list[RenderableType] = []
     if costs:
-        table = _cost_table("one step", "time", "memory")
+        table = _cost_table(f"one step, batch {outcome.batch_size}", "time", "memory")
         for name in (name for name in labels if name in costs):
             cost = costs[name]
             if cost.frozen_bytes:
@@ -111,9 +122,10 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
                 table.add_row(f"{labels[name]}: frozen pass (a batch, once)", *frozen)
             step = f"{_figure(1000 * cost.seconds)} ms", size_text(cost.tail_bytes or cost.memory_bytes)
             table.add_row(labels[name], *step)
-        parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
+        lines = [_measured_sentence(costs, everything), *_above_limit(outcome)] if len(costs) == len(labels) else []
+        parts += [*map(Text, lines), table]
     if predicted:
-        table = _cost_table("one step, predicted (not measured)", "memory", "at most")
+        table = _cost_table(f"one step, batch {outcome.batch_size}, predicted (not measured)", "memory", "at most")
         for name, row in predicted.items():
             memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
             table.add_row(labels[name], size_text(memory), size_text(memory + margin))
@@ -133,22 +145,44 @@ def _figure(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio >= 1 else ratio_text(ratio)
+
+
 def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:
     chosen, whole, forward = (costs[name] for name in ("selection", "all", "inference"))
     return (
-        f"a step takes {chosen.seconds / whole.seconds:.2f} of the time and "
-        f"{chosen.memory_bytes / whole.memory_bytes:.2f} of the memory of training {everything} "
-        f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
+        f"measured: a step takes {ratio_text(chosen.seconds / whole.seconds)} of the time and "
+        f"{ratio_text(chosen.memory_bytes / whole.memory_bytes)} of the memory of training {everything} "
+        f"({_times(chosen.seconds / forward.seconds)} and {_times(chosen.memory_bytes / forward.memory_bytes)} times "
+        "inference)"
     )
+
+
+def _above_limit(outcome: Outcome) -> list[str]:
+    """A sentence if the measured memory is above a limit that the prediction keeps to."""
+    budget, costs = outcome.selection.budget, outcome.costs
+    if budget is None:
+        return []
+    measured = costs["selection"].memory_bytes
+    share = measured / costs["all"].memory_bytes
+    text = "which holds for the prediction: measurements differ from it, most of all in small networks"
+    if share > budget.limits.get("max_memory_share", share):
+        limit = budget.limits["max_memory_share"]
+        return [f"the measured memory, {share:.3g}x, is above the limit of {limit:.3g}x, {text}"]
+    if measured > budget.limits.get("max_memory", measured):
+        limit = budget.limits["max_memory"]
+        return [f"the measured memory, {size_text(measured)}, is above the limit of {size_text(limit)}, {text}"]
+    return []
 
 
 def _predicted_sentence(rows: dict[str, StepCost], everything: str) -> str:
     chosen, forward = rows["selection"].prediction, rows["inference"].prediction
-    times = f"{chosen.memory_bytes / forward.memory_bytes:.1f} times that of inference"
+    times = f"{_times(chosen.memory_bytes / forward.memory_bytes)} times that of inference"
     if "all" not in rows:
         return f"predicted: a step takes memory {times}"
     whole = rows["all"].prediction
     return (
-        f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.work_ratio(whole):.2f} of the multiply-adds of training {everything} (memory: {times})"
+        f"predicted: a step takes {ratio_text(chosen.memory_bytes / whole.memory_bytes)} of the memory and "
+        f"{ratio_text(chosen.work_ratio(whole))} of the multiply-adds of training {everything} (memory: {times})"
     )

@@ -50,6 +50,7 @@ from adabet_onnx.data.source import open_data
 from adabet_onnx.outcome import Outcome
 from adabet_onnx.report.outcome import outcome_text
 from adabet_onnx.scoring.record import ChannelScores, LayerScore, Scores
+from adabet_onnx.selection.budget import BudgetUse
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.showing import clipped, html_table, one_line, shortened
 from adabet_onnx.study.agreements import Agreement
@@ -565,5 +566,41 @@ def test_figures_of_training_data_are_called_that():
     assert "give test data too" in text
     assert "norm-bias" not in text, "the model has no normalisations"
     with_norm = dataclasses.replace(outcome.scores.layers[0], is_norm=True)
-    scores = dataclasses.replace(outcome.scores, layers=(with_norm, *outcome.scores.layers[1:]))
-    assert "norm-bias" in "\n".join(map(str, outcome_text(dataclasses.replace(outcome, scores=scores)).renderables))
+    assert "if the input itself has shifted" in _text_with(outcome, with_norm), "without figures it is not known"
+
+
+def _text_with(outcome: Outcome, first: LayerScore) -> str:
+    """The text of an outcome whose first layer is another one."""
+    scores = dataclasses.replace(outcome.scores, layers=(first, *outcome.scores.layers[1:]))
+    return "\n".join(map(str, outcome_text(dataclasses.replace(outcome, scores=scores)).renderables))
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [(0.01, None), (0.04, "may have shifted (median divergence 0.04;"), (0.2, "has shifted (median divergence 0.2;")],
+)
+def test_a_shift_is_hinted_at_only_where_the_figures_show_one(shift: float, said: str | None) -> None:
+    outcome = outcome_of(names_of(3))
+    norm = dataclasses.replace(outcome.scores.layers[0], is_norm=True, shift=shift)
+    text = _text_with(outcome, norm)
+    assert ("norm-bias" in text) == (said is not None)
+    assert said is None or f"hint      the input itself {said}" in text
+
+
+def test_a_measurement_above_the_limit_is_explained() -> None:
+    """Limits hold for predictions."""
+    outcome = outcome_of(names_of(3))
+    use = BudgetUse(32, "portable", 1, 0.1, 0.1, 1, {}, [], None, 0.0, 1)
+
+    def text(share: float) -> str:
+        budget = dataclasses.replace(use, limits={"max_memory_share": share})
+        selection = dataclasses.replace(outcome.selection, budget=budget)
+        return "\n".join(map(str, outcome_text(dataclasses.replace(outcome, selection=selection)).renderables))
+
+    said = "the measured memory, 0.141x, is above the limit of 0.12x, which holds for the prediction"
+    assert said in text(0.12)
+    assert "is above the limit" not in text(0.15)
+    absolute = dataclasses.replace(use, limits={"max_memory": 13_000_000})
+    selection = dataclasses.replace(outcome.selection, budget=absolute)
+    renderables = outcome_text(dataclasses.replace(outcome, selection=selection)).renderables
+    assert "14 MB, is above the limit of 13 MB" in "\n".join(map(str, renderables))

@@ -136,13 +136,14 @@ def test_run_without_measuring_prints_what_is_predicted(adabet):
     model = open_model("conv.onnx")
     costs = Predictor(model, batch_size=16)
     chosen, whole, forward = costs.training(["fc.weight", "fc.bias"]), costs.everything(), costs.inference()
+    work = chosen.step_multiply_adds / whole.step_multiply_adds
+    assert work < 0.005, "two digits are not enough"
     sentence = (
         f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.step_multiply_adds / whole.step_multiply_adds:.2f} of the multiply-adds of training all layers "
-        f"(memory: {chosen.memory_bytes / forward.memory_bytes:.1f} times that of inference)"
+        f"{work:.2g} of the multiply-adds of training all layers (memory: "
     )
-    assert sentence in out.splitlines()
-    assert "one step, predicted (not measured)" in out
+    assert any(line.startswith(sentence) for line in out.splitlines())
+    assert "one step, batch 16, predicted (not measured)" in out
     for label, row in (("inference", forward), ("selected layers", chosen), ("all layers", whole)):
         (line,) = [line for line in out.splitlines() if line.startswith("│") and label in line]
         assert f"{row.memory_bytes / 1e6:.3g} MB" in line
@@ -239,7 +240,7 @@ def test_a_good_training_is_hinted_at_other_rates_only(adabet, rng):
     np.savez("bright.npz", x=x, y=y)
     out, _ = adabet(f"run conv.onnx bright.npz -o out {QUICK} --strategy all --epochs 8 --lr 0.05")
     assert "warning" not in out
-    assert "hint      the learning rate was 0.05; --lr 0.15, 0.5 or 0.005 may do better" in out
+    assert "hint      the learning rate was 0.05; another one may do better, e.g. --lr 0.15, 0.5 or 0.005 (" in out
 
 
 def test_a_budget_says_how_many_layers_it_allows(adabet):
