@@ -20,9 +20,10 @@ from ..trainability.decisions import Decision, decisions
 from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
 from .grouping import by_reason, in_common, without_numbers
 
+_RUNTIMES = {"portable": "onnxruntime", "ort": "onnxruntime-training"}
 _BAR = 16  # characters
 _MOST_BEST = 5
-_COUNT = re.compile(r" \(\d+ nodes\)$")  # the number of nodes in a repair, which differs between layers
+_COUNT = re.compile(r" \((\d+) nodes\)$")  # the number of nodes in a repair, which differs between layers
 
 
 def layers_table(model: Model) -> RenderableType:
@@ -84,7 +85,7 @@ def check_table(check: Check) -> RenderableType:
         if reason is not None
     ]
     lines += [
-        Text(f"{backend}: what it trains with is not installed")
+        Text(f"{backend}: {_RUNTIMES[backend]} is not installed here; the column says what it could train")
         for backend, installed in check.installed.items()
         if not installed
     ]
@@ -126,17 +127,21 @@ def _yes(verdict: Verdict) -> str:
 
 
 def _repairs(layers: Sequence[CheckedLayer]) -> list[Text]:
-    """Repairs along the backward path, a line each, with their layers and, if only one needs it, the backend."""
-    layers_by_repair: dict[str, dict[str, list[str]]] = {}
+    """Rewrites of nodes between layers and the loss: a line each, with these layers and, if only one, the backend."""
+    nodes_by_repair: dict[str, dict[str, dict[str, int]]] = {}
     for layer in layers:
         for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
             for repair in verdict.repairs if verdict.trainable else ():
-                layers_by_repair.setdefault(_COUNT.sub("", repair), {}).setdefault(backend, []).append(layer.name)
+                nodes = nodes_by_repair.setdefault(_COUNT.sub("", repair), {}).setdefault(backend, {})
+                nodes[layer.name] = int(found[1]) if (found := _COUNT.search(repair)) else 1
     lines = []
-    for repair, backends in layers_by_repair.items():
+    for repair, backends in nodes_by_repair.items():
         prefix = "" if len(backends) > 1 else f"{next(iter(backends))}: "
+        counts = [count for own in backends.values() for count in own.values()]
+        number = ("" if min(counts) == max(counts) else "up to ") + counted(max(counts), "node")
         names = list(dict.fromkeys(name for own in backends.values() for name in own))
-        lines.append(Text(f"  {prefix}{repair}: for {counted(len(names), 'layer')} ({listed(names)})"))
+        behind = f"between the loss and {counted(len(names), 'layer')} ({listed(names)})"
+        lines.append(Text(f"  {prefix}{repair}: {number} {behind}"))
     return [Text("repairs"), *lines] if lines else []
 
 

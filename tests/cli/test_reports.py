@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,13 +14,14 @@ from models import tiny
 from onnx import helper
 from rich.console import Console
 
-from adabet_onnx import open_model, select
+from adabet_onnx import check_model, open_model, select
 from adabet_onnx.cli.main import main
 from adabet_onnx.cli.printing import ProgressLines
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.report.comparison import comparison_table
 from adabet_onnx.report.grouping import by_reason, in_common, without_numbers
 from adabet_onnx.report.outcome import _figure
+from adabet_onnx.report.tables import check_table
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import load_selection
 from adabet_onnx.showing import counted, listed
@@ -118,7 +120,14 @@ def test_check_ends_with_its_result(adabet):
     assert repair.startswith(
         "  ort: BatchNormalization becomes multiplications and additions with its stored statistics"
     )
-    assert repair.endswith(": for 4 layers (conv1, bn1, conv2, bn2)")
+    assert repair.endswith(": up to 2 nodes between the loss and 4 layers (conv1, bn1, conv2, bn2)")
+    assert "not marked as new" not in out
+
+
+def test_check_says_which_runtime_is_missing():
+    check = dataclasses.replace(check_model(tiny.conv_net()), installed={"portable": True, "ort": False})
+    text = "\n".join(map(str, check_table(check).renderables))
+    assert "ort: onnxruntime-training is not installed here; the column says what it could train" in text
 
 
 def test_score_ends_with_the_best(adabet):
