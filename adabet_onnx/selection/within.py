@@ -20,10 +20,20 @@ class BudgetFit:
         added: layers that are always selected.
         costs: predicts costs.
         most: maximum number of micro-batches that a batch may be split into.
+        allowed: the layers that any strategy may select, which an error considers; None: those of the ranking.
     """
 
-    def __init__(self, scores: Scores, ranking: Ranking, added: frozenset[int], costs: Costs, most: int) -> None:
+    def __init__(
+        self,
+        scores: Scores,
+        ranking: Ranking,
+        added: frozenset[int],
+        costs: Costs,
+        most: int,
+        allowed: Sequence[int] | None = None,
+    ) -> None:
         self._scores, self._ranking, self._added, self._costs = scores, ranking, added, costs
+        self._allowed = ranking.order if allowed is None else allowed
         self._splits = _splits(costs, most)
         self._preferred = frozenset(ranking.chosen) | added
 
@@ -40,7 +50,9 @@ class BudgetFit:
         result = self._fitting(budget, auto_limit)
         if result is None:
             most = _splits(self._costs, self._costs.batch_size)[-1]
-            raise impossible(self._extremes(budget), self._smallest(budget), most_parts=most)
+            divided = self._meter(budget, most) if most > self._splits[-1] else None
+            others = self._smallest(budget, self._allowed) if set(self._allowed) - set(self._rest) - self._added else ()
+            raise impossible(self._extremes(budget), self._smallest(budget, self._rest), others, divided=divided)
         return result
 
     def within_a_third(self) -> tuple[frozenset[int], BudgetUse]:
@@ -58,7 +70,7 @@ class BudgetFit:
         if result is not None:
             return result
         any_share = Budget(max_memory_share=1)
-        least = least_use(self._extremes(any_share), "max_memory_share", self._smallest(any_share))
+        least = least_use(self._extremes(any_share), "max_memory_share", self._smallest(any_share, self._rest))
         return self.within(Budget(max_memory_share=least.value), "least")
 
     def _fitting(self, budget: Budget, auto_limit: str | None = None) -> tuple[frozenset[int], BudgetUse] | None:
@@ -92,9 +104,10 @@ class BudgetFit:
         parts = dict.fromkeys((self._splits[0], self._splits[-1])) if memory else (self._splits[0],)
         return [self._meter(budget, count) for count in parts]
 
-    def _smallest(self, budget: Budget) -> list[frozenset[int]]:
+    def _smallest(self, budget: Budget, candidates: Sequence[int]) -> list[frozenset[int]]:
         meters = self._extremes(budget)
-        sets = (chosen for meter in meters for chosen in smallest_sets(meter, self._rest, self._added))
+        rest = [i for i in candidates if i not in self._added]
+        sets = (chosen for meter in meters for chosen in smallest_sets(meter, rest, self._added))
         return list(dict.fromkeys(sets))
 
     @property
