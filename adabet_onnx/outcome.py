@@ -63,6 +63,8 @@ class Outcome:
         views: views of each training sample; an epoch uses one of each.
         kept_views: stored views of all samples, validation samples having one each; 0 if unknown.
         epochs: number of epochs that were trained.
+        validation_samples: number of samples that eval_loss and eval_accuracy in ``metrics`` were measured on.
+        kept_epoch: number of the epoch whose state was kept; None: the last one.
         metrics: the rows of metrics.jsonl.
         folder: the output folder.
         batch_size: batch size of the training.
@@ -104,6 +106,8 @@ class Outcome:
     kept_views: int = 0
     epochs: int = 0
     rates: Rates | None = None
+    validation_samples: int = 0
+    kept_epoch: int | None = None
 
     def to_dataframe(self, library: str | None = None) -> Any:
         """Return a data frame with a row for each epoch; the columns are those of metrics.jsonl.
@@ -189,7 +193,7 @@ class Outcome:
         sizes, origin = self._memory()
         memory = ", ".join(f"{name} {size_text(sizes[what])}" for what, name in _STEPS.items() if what in sizes)
         lines = [
-            f"trained: {self._trained()}: {named(self.selection.layers)}",
+            f"trained: {self._trained()}" + ("" if self.untrained else f": {named(self.selection.layers)}"),
             *([] if self.is_of_test_data else [NO_TEST_DATA]),
             *([f"memory of a step, {origin}: {memory}"] if sizes else []),
             *self.kept(),
@@ -207,7 +211,7 @@ class Outcome:
     def kept(self) -> list[str]:
         """Return sentences on what was stored per sample and what that saves in training, predicted or measured."""
         if self.predicted is not None:
-            return self.predicted.frozen()
+            return self.predicted.frozen()[:2] if self.untrained else self.predicted.frozen()
         if not (self.stored_bytes and self.samples and self.epochs):
             return []
         views = self.kept_views or self.samples
@@ -218,22 +222,66 @@ class Outcome:
         return sentences
 
     @property
+    def untrained(self) -> bool:
+        """Whether no epoch was trained; a new head may have been fitted."""
+        return bool(self.metrics) and not self.metrics[-1]["epoch"]
+
+    @property
     def fitted_alone(self) -> str | None:
         """What the fitted head reached on validation data alone, and after training; None without a fitted head."""
         start = self.head_start
         if start is None or start.how is None or not self.metrics:
             return None
-        key = "eval_loss" if self.metrics[0]["eval_accuracy"] is None else "eval_accuracy"
-        alone, trained = self.metrics[0][key], self.metrics[-1][key]
-        if alone is None or trained is None:
-            return str(start)
-        shown = f"loss {alone:.3f}" if key == "eval_loss" else f"{alone:.1%}"
-        after = f"{trained:.3f}" if key == "eval_loss" else f"{trained:.1%}"
-        return f"{start}; alone {shown} on the validation data, {after} after training"
+        text = f"{start}; nothing else was changed" if self.untrained else str(start)
+        figures = self.validation("eval_accuracy", "{:.1%}") or self.validation("eval_loss", "loss {:.3f}")
+        if figures is None:
+            return text
+        judged = f"{counted(self.validation_samples, 'validation sample')}" if self.validation_samples else "validation"
+        if self.untrained:
+            return f"{text}; {figures[0]} on {judged}"
+        return f"{text}; on {judged}: {figures[0]} with the fitted head alone, {figures[1]} after training"
+
+    def validation(self, key: str, form: str = "{:.1%}") -> tuple[str, str] | None:
+        """A figure on validation data before training and after it, as text; None if it was not measured.
+
+        Args:
+            key: ``eval_accuracy`` or ``eval_loss``.
+            form: the format of one.
+        """
+        rows = self._validated
+        if rows is None or rows[0][key] is None or rows[1][key] is None:
+            return None
+        return form.format(rows[0][key]), form.format(rows[1][key])
+
+    @property
+    def lowered_accuracy(self) -> bool:
+        """Whether training lowered the accuracy on the validation data."""
+        rows = self._validated
+        if rows is None or rows[0]["eval_accuracy"] is None or rows[1]["eval_accuracy"] is None:
+            return False
+        return bool(rows[1]["eval_accuracy"] < rows[0]["eval_accuracy"])
+
+    @property
+    def _validated(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The rows of metrics.jsonl before training, and of the state that was kept."""
+        if not self.metrics:
+            return None
+        return self.metrics[0], self.metrics[-1 if self.kept_epoch is None else self.kept_epoch]
+
+    def trained_text(self) -> str:
+        """How much was trained."""
+        if not self.untrained:
+            return f"{self.trainable_share:.1%} of the parameters"
+        head = self.model.head
+        if self.head_start is None or self.head_start.how is None or head is None:
+            return "nothing (0 epochs)"
+        share = sum(parameter.size for parameter in head.parameters) / self.model.weight_count
+        return f"nothing; the head was fitted, {share:.1%} of the parameters"
 
     def _trained(self) -> str:
-        layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"
-        return f"{layers}, {self.trainable_share:.1%} of the parameters"
+        if self.untrained:
+            return self.trained_text()
+        return f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}, {self.trained_text()}"
 
     @property
     def is_of_test_data(self) -> bool:
@@ -275,6 +323,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "views": outcome.views,
         "kept_views": outcome.kept_views,
         "epochs": outcome.epochs,
+        "validation_samples": outcome.validation_samples,
+        "kept_epoch": outcome.kept_epoch,
     }
 
 

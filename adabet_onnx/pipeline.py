@@ -218,6 +218,8 @@ def _trained(adaptation: Adaptation, scores: Scores, selection: Selection) -> Ou
         views=adaptation.settings.variants,
         kept_views=trainer.kept_views,
         epochs=sum(1 for row in metrics if row["epoch"]),
+        validation_samples=trainer.validation_samples,
+        kept_epoch=trainer.kept_epoch,
     )
 
 

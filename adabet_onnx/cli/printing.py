@@ -59,7 +59,8 @@ class ProgressLines:
         if epoch is None:
             begins, self._last = task != self._last, task
             if begins:
-                click.echo(f"{task} ({done} of {total})" if done else f"{task} ...", err=True)
+                finished = f"{task} ({done} of {total})" if done < total else task
+                click.echo(finished if done else f"{task} ...", err=True)
         elif done * int(epoch[2]) == int(epoch[1]) * total:
             self._last = task
             click.echo(task, err=True)

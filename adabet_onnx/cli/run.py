@@ -138,7 +138,7 @@ def _check_outputs(output: Path, plot: Path | None, predictions: Path | None, sa
 
 
 def _show_outcome(outcome: Outcome, plot: Path | None, quiet: bool) -> None:
-    from ..report.tables import outcome_text
+    from ..report.outcome import outcome_text
 
     for note in outcome.model.notes:
         show(f"note: {note}", quiet)
@@ -176,7 +176,7 @@ def demo(output: Path, epochs: int, as_json: bool, quiet: bool) -> None:
     """
     from ..demo import run_demo
     from ..outcome import save_summary, summary
-    from ..report.tables import outcome_text
+    from ..report.outcome import outcome_text
 
     with progress_bar(quiet, lines=True) as progress:
         outcome, picture = run_demo(output, epochs=epochs, progress=progress)

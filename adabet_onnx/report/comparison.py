@@ -11,16 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files import replacing
+from ..showing import counted
 from ..sizes import size_text
 from ..study.compare import Comparison
 from ..study.results import Summary, ranked, ties_sentence
 
-HEADINGS = ("strategy", "accuracy", "trained", "frozen pass, kept", "step time", "step memory", "update")
+HEADINGS = ("strategy", "accuracy", "trained", "frozen pass", "kept per sample", "step time", "step memory", "update")
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """A table with one row per strategy, the best first, and which differences are ties."""
-    table = Table(title=f"{len(comparison.results)} trainings, measured on {comparison.test_samples} test samples")
+    trainings, samples = counted(len(comparison.results), "training"), counted(comparison.test_samples, "test sample")
+    table = Table(title=f"{trainings}, measured on {samples}")
     old = comparison.source_before is not None
     for heading in (*HEADINGS, *(("old domain",) if old else ()), "against the best"):
         table.add_column(heading, justify="left" if heading in ("strategy", "against the best") else "right")
@@ -70,7 +72,8 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
         str(summary.setting),
         summary.reached(),
         f"{summary.trainable_share:.1%}",
-        _frozen(summary),
+        f"{summary.frozen_seconds * 1000:.3g} ms" if summary.stored_bytes else "-",
+        size_text(summary.stored_bytes) if summary.stored_bytes else "-",
         time,
         memory,
         size_text(summary.update_bytes),
@@ -78,13 +81,6 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
     if old:
         row.append("-" if summary.source_accuracy is None else f"{summary.source_accuracy:.1%}")
     return row
-
-
-def _frozen(summary: Summary) -> str:
-    """Time of the frozen pass over a batch, and size of the features kept per sample."""
-    if not summary.stored_bytes:
-        return "-"
-    return f"{summary.frozen_seconds * 1000:.3g} ms, {size_text(summary.stored_bytes)}"
 
 
 def write_markdown(comparison: Comparison, path: str | os.PathLike[str]) -> None:

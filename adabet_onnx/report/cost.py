@@ -9,7 +9,7 @@ from rich.text import Text
 from ..cost.drawing import LABELS
 from ..cost.overview import Overview
 from ..cost.row import StepCost
-from ..cost.words import count_text
+from ..cost.words import count_text, ratio_text
 from ..sizes import size_text
 
 
@@ -24,14 +24,18 @@ def cost_table(costs: Overview) -> RenderableType:
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in costs.rows().items():
         table.add_row(LABELS[name], *_cells(row, measured))
-    lines = [Text(line) for line in (*costs.frozen(), *_measured_frozen(costs.selection), *costs.saved())]
+    lines = [Text("(+) margin: a step may take up to a third more than predicted")]
+    lines += [Text(line) for line in (*costs.frozen(), *_measured_frozen(costs.selection), *costs.saved())]
     lines += [Text(f"note: {note}") for note in costs.notes]
     everything, selection = costs.everything, costs.selection
     if everything is not None and selection is not None:
         memory = selection.prediction.memory_bytes / everything.prediction.memory_bytes
         work = selection.prediction.work_ratio(everything.prediction)
         lines.append(
-            Text(f"a step of the selection takes {memory:.2f} of the memory and {work:.2f} of the multiply-adds of all")
+            Text(
+                f"a step of the selection takes {ratio_text(memory)} of the memory and {ratio_text(work)} of the "
+                "multiply-adds of training all layers"
+            )
         )
     return Group(table, *lines)
 

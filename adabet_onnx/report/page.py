@@ -104,7 +104,8 @@ def _lead(inputs: ReportInputs) -> list[str]:
         selection = inputs.run.selection
         lines.append(f"Selected by {selection.strategy}: {selection.why}.")
         if selection.budget is not None:
-            lines.append(f"The budget, {selection.budget.sentence()}.")
+            whose = "The budget" if selection.budget.auto_limit is None else "The strategy's own budget"
+            lines.append(f"{whose}, {selection.budget.sentence()}.")
     if inputs.compared is not None:
         lines.append(_sentence(ties_sentence(inputs.summaries)))
     return lines

@@ -1,4 +1,4 @@
-"""Terminal tables of layers, checks, scores, selections and outcomes."""
+"""Terminal tables of layers, checks, scores and selections."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..cost.measure import Cost
-from ..cost.row import StepCost
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
-from ..outcome import NO_TEST_DATA, Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..showing import counted, listed
-from ..sizes import size_text
 from ..trainability.decisions import Decision, decisions
 from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
-from .figures import changes_text
 from .grouping import by_reason, in_common, without_numbers
 
+_RUNTIMES = {"portable": "onnxruntime", "ort": "onnxruntime-training"}
 _BAR = 16  # characters
 _MOST_BEST = 5
-_COUNT = re.compile(r" \(\d+ nodes\)$")  # the number of nodes in a repair, which differs between layers
+_COUNT = re.compile(r" \((\d+) nodes\)$")  # the number of nodes in a repair, which differs between layers
 
 
 def layers_table(model: Model) -> RenderableType:
@@ -89,7 +85,7 @@ def check_table(check: Check) -> RenderableType:
         if reason is not None
     ]
     lines += [
-        Text(f"{backend}: what it trains with is not installed")
+        Text(f"{backend}: {_RUNTIMES[backend]} is not installed here; the column says what it could train")
         for backend, installed in check.installed.items()
         if not installed
     ]
@@ -131,17 +127,21 @@ def _yes(verdict: Verdict) -> str:
 
 
 def _repairs(layers: Sequence[CheckedLayer]) -> list[Text]:
-    """Repairs along the backward path, a line each, with their layers and, if only one needs it, the backend."""
-    layers_by_repair: dict[str, dict[str, list[str]]] = {}
+    """Rewrites of nodes between layers and the loss: a line each, with these layers and, if only one, the backend."""
+    nodes_by_repair: dict[str, dict[str, dict[str, int]]] = {}
     for layer in layers:
         for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
             for repair in verdict.repairs if verdict.trainable else ():
-                layers_by_repair.setdefault(_COUNT.sub("", repair), {}).setdefault(backend, []).append(layer.name)
+                nodes = nodes_by_repair.setdefault(_COUNT.sub("", repair), {}).setdefault(backend, {})
+                nodes[layer.name] = int(found[1]) if (found := _COUNT.search(repair)) else 1
     lines = []
-    for repair, backends in layers_by_repair.items():
+    for repair, backends in nodes_by_repair.items():
         prefix = "" if len(backends) > 1 else f"{next(iter(backends))}: "
+        counts = [count for own in backends.values() for count in own.values()]
+        number = ("" if min(counts) == max(counts) else "up to ") + counted(max(counts), "node")
         names = list(dict.fromkeys(name for own in backends.values() for name in own))
-        lines.append(Text(f"  {prefix}{repair}: for {counted(len(names), 'layer')} ({listed(names)})"))
+        behind = f"between the loss and {counted(len(names), 'layer')} ({listed(names)})"
+        lines.append(Text(f"  {prefix}{repair}: {number} {behind}"))
     return [Text("repairs"), *lines] if lines else []
 
 
@@ -203,7 +203,8 @@ def selection_text(selection: Selection) -> Text:
     if selection.firmness is not None:
         text.append(f"cut-off: {selection.firmness.sentence()}\n")
     if selection.budget is not None:
-        text.append(f"budget: {selection.budget.sentence()}\n")
+        whose = "budget" if selection.budget.auto_limit is None else "auto's own budget"
+        text.append(f"{whose}: {selection.budget.sentence()}\n")
     if selection.size_tau is not None and selection.strategy == "adabet":
         text.append(
             f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} "
@@ -219,127 +220,6 @@ def _channels(selection: Selection, name: str) -> str:
         return ""
     chosen = (selection.channels or {}).get(name)
     return "  whole" if chosen is None else f"  {len(chosen)} channels"
-
-
-def outcome_text(outcome: Outcome) -> RenderableType:
-    """Accuracy before and after, share of trained parameters, and cost."""
-    before, after = outcome.before, outcome.after
-    lines = [selection_text(outcome.selection), Text("")]
-    if before["accuracy"] is not None:
-        lines.append(
-            Text(f"accuracy  {before['accuracy']:.1%} before, {after['accuracy']:.1%} after ({outcome.evaluated_on})")
-        )
-    lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
-    changes = changes_text(before, after)
-    lines += [Text(f"figures   {'; '.join(changes)}")] if changes else []
-    lines += _in_full_precision(outcome)
-    if outcome.head_start is not None:
-        lines.append(Text(f"head      {outcome.fitted_alone or outcome.head_start}"))
-    lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
-    lines += [Text(f"warning   {text}", style="bold") for text in outcome.warnings]
-    lines += [Text(f"hint      {text}") for text in _hints(outcome)]
-    if outcome.not_measured is not None:
-        lines.append(Text(f"not everything was measured: {outcome.not_measured}"))
-    return Group(*lines, *_costs(outcome))
-
-
-def _in_full_precision(outcome: Outcome) -> list[Text]:
-    """The accuracy and loss of the same training with the frozen part in float32."""
-    plain = outcome.full_precision
-    if plain is None:
-        return []
-    reached = "" if plain["accuracy"] is None else f"accuracy {plain['accuracy']:.1%}, "
-    return [Text(f"frozen    in int8; in float32 the same training has {reached}loss {plain['loss']:.3f}")]
-
-
-def _hints(outcome: Outcome) -> list[str]:
-    """Suggestions of what to try next, the most promising first."""
-    hints, rate = [] if outcome.is_of_test_data else [NO_TEST_DATA], outcome.learning_rate
-    if outcome.advice is not None:
-        hints.append(outcome.advice)
-    elif outcome.after["loss"] > outcome.before["loss"] and rate is not None:
-        hints.append(
-            "the loss on these samples rose although the training loss fell: try `patience=2`, or a smaller learning "
-            f"rate, `learning_rate={rate / 10:g}`"
-        )
-    elif rate is not None and outcome.rates is not None and outcome.rates.kept is None:
-        hints.append(
-            f"the learning rate {rate:g} was chosen by short trainings; `compare` chooses one for each strategy by "
-            "whole trainings"
-        )
-    elif rate is not None:
-        hints.append(
-            f"the learning rate was {rate:g}; `learning_rate={rate * 3:g}`, {rate * 10:g} or {rate / 10:g} may do "
-            "better (`compare` chooses one for each strategy)"
-        )
-    if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
-        hints.append(
-            "if the input itself has shifted (noise, light, another sensor), `strategy='auto'`, norm-bias or all may "
-            "be better"
-        )
-    return hints
-
-
-def _costs(outcome: Outcome) -> list[RenderableType]:
-    """Tables of measured and predicted costs, each with a sentence about ratios."""
-    trainable, layers = outcome.trainable_layers, len(outcome.scores.layers)
-    everything = "all layers" if trainable == layers else f"the {trainable} of {layers} layers that can be trained"
-    whole = {layer.name for layer in outcome.scores.layers if layer.untrainable is None}
-    labels = {"inference": "inference", "selection": "training, selected layers", "all": f"training, {everything}"}
-    if whole <= set(outcome.selection.layers) and not outcome.selection.channels:
-        everything += ", which are the selected ones"
-    costs, predicted = outcome.costs, {} if outcome.predicted is None else outcome.predicted.rows()
-    parts: list[RenderableType] = []
-    if costs:
-        table = _cost_table("one step", "time", "memory")
-        for name in (name for name in labels if name in costs):
-            cost = costs[name]
-            if cost.frozen_bytes:
-                frozen = f"{_figure(1000 * cost.frozen_seconds)} ms", size_text(cost.frozen_bytes)
-                table.add_row(f"{labels[name]}: frozen pass (a batch, once)", *frozen)
-            step = f"{_figure(1000 * cost.seconds)} ms", size_text(cost.tail_bytes or cost.memory_bytes)
-            table.add_row(labels[name], *step)
-        parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
-    if predicted:
-        table = _cost_table("one step, predicted (not measured)", "memory", "at most")
-        for name, row in predicted.items():
-            memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
-            table.add_row(labels[name], size_text(memory), size_text(memory + margin))
-        parts += [Text(_predicted_sentence(predicted, everything)), table]
-    return [*parts, *(Text(line) for line in outcome.kept())]
-
-
-def _cost_table(*headings: str) -> Table:
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == headings[0] else "right")
-    return table
-
-
-def _figure(number: float) -> str:
-    """A number with three significant digits, never in scientific notation if it is large."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:
-    chosen, whole, forward = (costs[name] for name in ("selection", "all", "inference"))
-    return (
-        f"a step takes {chosen.seconds / whole.seconds:.2f} of the time and "
-        f"{chosen.memory_bytes / whole.memory_bytes:.2f} of the memory of training {everything} "
-        f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
-    )
-
-
-def _predicted_sentence(rows: dict[str, StepCost], everything: str) -> str:
-    chosen, forward = rows["selection"].prediction, rows["inference"].prediction
-    times = f"{chosen.memory_bytes / forward.memory_bytes:.1f} times that of inference"
-    if "all" not in rows:
-        return f"predicted: a step takes memory {times}"
-    whole = rows["all"].prediction
-    return (
-        f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.work_ratio(whole):.2f} of the multiply-adds of training {everything} (memory: {times})"
-    )
 
 
 def _columns(table: Table, headings: dict[str, Literal["left", "right"]]) -> None:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from ..scoring.record import Scores
 
 SHIFTED = 0.05  # median shift; 0.01 or less on data like the training data, 0.08 or more on shifted data
+CLOSE = 1.5  # within this factor of SHIFTED, a median is close to the limit
 DEAD = 0.3  # mean share of dead channels
 FEW_DIRECTIONS = 5.0  # median effective rank
 LAST_SHARE = 0.2  # share of the layers if rho is not given
@@ -48,16 +49,23 @@ class Diagnosis:
     why: str
 
 
+def median_shift(scores: Scores) -> float | None:
+    """The median shift of the BatchNormalization layers; None if none was measured."""
+    shifts = [layer.shift for layer in scores.layers if layer.shift is not None]
+    return statistics.median(shifts) if shifts else None
+
+
+def shift_text(median: float) -> str:
+    """The median shift and its limit."""
+    close = "; close to the limit" if SHIFTED / CLOSE <= median <= SHIFTED * CLOSE else ""
+    return f"median divergence {median:.2g}; above {SHIFTED:g} it counts as shifted{close}"
+
+
 def diagnose(scores: Scores) -> Diagnosis:
     """Determine which case of the rule applies."""
-    shifts = [layer.shift for layer in scores.layers if layer.shift is not None]
-    median = statistics.median(shifts) if shifts else None
+    median = median_shift(scores)
     if median is not None and median > SHIFTED:
-        return Diagnosis(
-            "shifted",
-            f"the input has shifted: the median divergence of batch statistics from the stored ones is {median:.2g} "
-            f"(above {SHIFTED})",
-        )
+        return Diagnosis("shifted", f"the input has shifted ({shift_text(median)})")
     late = [layer for layer in scores.layers if layer.name != scores.head]
     late = late[-max(1, len(late) // 3) :]
     dead = [layer.dead for layer in late if layer.dead is not None]
@@ -75,7 +83,7 @@ def diagnose(scores: Scores) -> Diagnosis:
         )
     known = "whether the input has shifted is unknown (no stored statistics)"
     if median is not None:
-        known = f"the input has not shifted (median divergence {median:.2g}, at most {SHIFTED})"
+        known = f"the input has not shifted ({shift_text(median)})"
     return Diagnosis("new-task", known)
 
 

@@ -23,6 +23,11 @@ from .search import Answer
 
 MEMORY_LIMITS = ("max_memory", "max_memory_share")
 AUTO_SHARE = 1 / 3  # default budget of the strategy auto, as a share of all layers' step memory
+AUTO_LIMITS = {  # how the strategy auto sets its own limit; the names are in selection files
+    "third": "a third of training all layers",
+    "third-of-rest": "inference and a third of what training all layers adds to it",
+    "least": "the least that any training takes",
+}
 
 
 class PredictedCost(Protocol):
@@ -162,6 +167,7 @@ class BudgetUse:
         score_share: sum of the selected layers' scores as a share of that without a budget; None without scores.
         gap: share by which the best selection that fits could still be better; 0: this is the best one.
         tried: number of selections whose cost was predicted.
+        auto_limit: which of `AUTO_LIMITS` the limit is; None: it was given by the user.
     """
 
     batch_size: int
@@ -176,11 +182,17 @@ class BudgetUse:
     gap: float
     tried: int
     accumulate: int = 1
+    auto_limit: str | None = None
 
     @property
     def part(self) -> int:
         """Samples of a step."""
         return self.batch_size // self.accumulate
+
+    @property
+    def name(self) -> str:
+        """What limits the selection."""
+        return "the budget" if self.auto_limit is None else f"auto's own memory limit ({AUTO_LIMITS[self.auto_limit]})"
 
     def __repr__(self) -> str:
         return one_line(self, clipped(self.sentence(), 250))
@@ -194,7 +206,8 @@ class BudgetUse:
             "max_step_time": f"time {self.step_time:.3g}x",
             "max_update": f"update {size_text(self.update_bytes)}",
         }
-        parts = [f"{used[key]} (limit {limit_text(key, limit)})" for key, limit in limits.items()]
+        own = "" if self.auto_limit is None else f": {AUTO_LIMITS[self.auto_limit]}"
+        parts = [f"{used[key]} (limit {limit_text(key, limit)}{own})" for key, limit in limits.items()]
         micro_batches = f", {self.part} at a time" if self.accumulate > 1 else ""
         text = f"predicted at batch {self.batch_size}{micro_batches}: {', '.join(parts)}"
         if {"max_memory_share", "max_step_time"} & limits.keys():
@@ -204,7 +217,7 @@ class BudgetUse:
         first = ", ".join(self.given_up[:4]) + (", ..." if len(self.given_up) > 4 else "")
         text += f"; left out: {first}"
         if self.score_share is not None:
-            text += f" (the selected layers have {self.score_share:.0%} of the score without a budget)"
+            text += f" (the selected layers have {self.score_share:.0%} of the score without a limit)"
         return text if self.gap == 0 else f"{text}; a selection up to {self.gap:.1%} better may exist"
 
 
@@ -284,7 +297,13 @@ class Meter:
         return Answer(fits=False, larger=larger, smaller=smaller)
 
     def budget_use(
-        self, chosen: frozenset[int], *, given_up: Sequence[str], score_share: float | None, gap: float
+        self,
+        chosen: frozenset[int],
+        *,
+        given_up: Sequence[str],
+        score_share: float | None,
+        gap: float,
+        auto_limit: str | None = None,
     ) -> BudgetUse:
         """The use of the budget, for the selection file."""
         predicted = self.predict(chosen)
@@ -301,6 +320,7 @@ class Meter:
             gap=gap,
             tried=self.tried,
             accumulate=self._accumulate,
+            auto_limit=auto_limit,
         )
 
     @property

@@ -28,7 +28,7 @@ def reason(
     if added - set(ranking.chosen):
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if use is not None and use.given_up:
-        why += f"; the budget limits this to {counted(len(chosen), 'layer')}"
+        why += f"; {use.name} limits this to {counted(len(chosen), 'layer')}"
     return why + (_without(left_out, ranking, len(scores.layers), named=named) if left_out else "")
 
 

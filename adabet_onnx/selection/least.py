@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..showing import counted
 from .budget import MEMORY_LIMITS, Meter, limit_text
 
 
@@ -65,22 +66,29 @@ def least_use(meters: Sequence[Meter], key: str, sets: Sequence[frozenset[int]])
     return min(uses, key=lambda least: least.value)
 
 
-def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_parts: int) -> UsageError:
-    """The error if nothing fits; it names the smallest budget that works.
+def impossible(
+    meters: Sequence[Meter],
+    sets: Sequence[frozenset[int]],
+    others: Sequence[frozenset[int]] = (),
+    *,
+    divided: Meter | None = None,
+) -> UsageError:
+    """The error if nothing fits; it names the smallest budget that works, and only advice that helps.
 
     Args:
         meters: one meter per number of micro-batches, in ascending order.
         sets: candidates from `smallest_sets`.
-        most_parts: maximum number of micro-batches that a batch can be split into.
+        others: candidates from all layers that can be trained, if the strategy considers only some.
+        divided: a meter for more micro-batches than the limit allows; None if there cannot be more.
     """
     limits = meters[0].limits
     parts: list[str] = []
     leasts = {key: least_use(meters, key, sets) for key in limits}
-    for key, least in leasts.items():
-        if least.value > limits[key]:
-            limit, minimum = limit_text(key, limits[key]), limit_text(key, _up(least.value))
-            at = f", {least.meter.part} at a time" if least.meter.parts > 1 else ""
-            parts.append(f"`{key}` {limit}: the minimum is {minimum}, with {least.meter.names(least.chosen)}{at}")
+    exceeded = {key: least for key, least in leasts.items() if least.value > limits[key]}
+    for key, least in exceeded.items():
+        limit, minimum = limit_text(key, limits[key]), limit_text(key, _up(least.value))
+        text = f"`{key}` {limit}: the minimum is {minimum}, with {least.meter.names(least.chosen)}{_at_a_time(least)}"
+        parts.append(text + _smaller(meters, key, least, others))
     if len(limits) > 1 and len({(least.chosen, least.meter.parts) for least in leasts.values()}) > 1:
         meter, chosen = min(
             ((meter, chosen) for meter in meters for chosen in sets),
@@ -90,12 +98,30 @@ def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_
         parts.append(f"limits that work together are {_all(enough)}, with {meter.names(chosen)}")
     memory = set(MEMORY_LIMITS) & limits.keys()
     at = f" at batch size {meters[0].batch_size}" if memory else ""
-    other = ", or lower `batch_size`"
-    if meters[-1].parts < most_parts:
-        other = ", or split batches into micro-batches with `max_accumulate`"
+    advice = {_advice(key, least, sets, divided) for key, least in exceeded.items() if key in MEMORY_LIMITS}
     return UsageError(
-        f"no selection fits the budget{at}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if at else ".")
+        f"no selection fits the budget{at}. {'; '.join(parts)}. Raise the limit{''.join(sorted(advice))}."
     )
+
+
+def _at_a_time(least: Least) -> str:
+    return f", {counted(least.meter.part, 'sample')} at a time" if least.meter.parts > 1 else ""
+
+
+def _smaller(meters: Sequence[Meter], key: str, least: Least, others: Sequence[frozenset[int]]) -> str:
+    """A clause on other layers with a lower use, if there are any."""
+    other = least_use(meters, key, others) if others else least
+    if other.value >= least.value:
+        return ""
+    minimum, names = limit_text(key, _up(other.value)), other.meter.names(other.chosen)
+    return f" (among all layers it is {minimum}, with {names}{_at_a_time(other)}: name them with `layers`)"
+
+
+def _advice(key: str, least: Least, sets: Sequence[frozenset[int]], divided: Meter | None) -> str:
+    """What lowers the memory, as the end of a sentence; empty if nothing does."""
+    if divided is not None and least_use([divided], key, sets).value < least.value:
+        return ", or split batches into micro-batches with `max_accumulate`"
+    return ", or lower `batch_size`" if least.meter.part > 1 else ""
 
 
 def _up(value: float) -> float:

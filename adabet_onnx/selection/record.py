@@ -25,7 +25,8 @@
     left_out        layers that could have been selected but cannot be trained, and why (an object; absent: none)
     budget          null, or the use of the budget: batch_size, backend, memory_bytes, memory_share, step_time,
                     update_bytes (all predicted), limits (an object), given_up (layers), score_share (null without
-                    scores), gap, tried, accumulate (1 if absent, in older files); see `budget.BudgetUse`
+                    scores), gap, tried, accumulate (1 if absent, in older files), auto_limit (null or absent: the
+                    limits were given; else how auto set its own); see `budget.BudgetUse`
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from ..frames import frame
 from ..options import typed
 from ..records import Entries, read_record, write_json
 from ..showing import clipped, counted, html_table, named, one_line
-from .budget import Budget, BudgetUse
+from .budget import AUTO_LIMITS, Budget, BudgetUse
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
 _MADE_BY = "`select`"
@@ -303,7 +304,10 @@ def _budget_use(selection: Entries) -> BudgetUse | None:
         gap=record.take("gap", float),
         tried=record.take("tried", int),
         accumulate=record.get_optional("accumulate", 1, int),
+        auto_limit=record.get_optional("auto_limit", None, str, type(None)),
     )
+    if use.auto_limit is not None and use.auto_limit not in AUTO_LIMITS:
+        raise record.damaged(f"'auto_limit' {use.auto_limit!r} is not known")
     if use.accumulate < 1 or use.batch_size < use.accumulate:
         raise record.damaged(f"a batch of {use.batch_size} cannot be split into {use.accumulate} micro-batches")
     return use

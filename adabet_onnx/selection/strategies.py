@@ -99,6 +99,7 @@ def _select(
     seed: int,
 ) -> Selection:
     pool = layer_pool(scores, options.head)
+    allowed = pool.layers
     if options.patterns:
         strategy = "layers"
         pool, ranking = named_layers(scores, options.patterns, pool)
@@ -110,7 +111,7 @@ def _select(
         ranking = rank(scores, strategy, pool.layers, options.rho, seed)
     added = frozenset(i for i in pool.layers if pool.head_added and scores.layers[i].name == scores.head)
     needs_costs = strategy in NEEDS_COSTS and values is None
-    chosen, use = _within_budget(scores, options, ranking, added, costs, strategy if needs_costs else None)
+    chosen, use = _within_budget(scores, options, ranking, added, costs, strategy if needs_costs else None, allowed)
     picked = [scores.layers[i] for i in sorted(chosen)]
     numbers, free = ranking.values, options.rho is None and strategy == "auto"
     selection = Selection(
@@ -140,7 +141,13 @@ def _select(
 
 
 def _within_budget(
-    scores: Scores, options: Choosing, ranking: Ranking, added: frozenset[int], costs: Costs | None, needing: str | None
+    scores: Scores,
+    options: Choosing,
+    ranking: Ranking,
+    added: frozenset[int],
+    costs: Costs | None,
+    needing: str | None,
+    allowed: Sequence[int],
 ) -> tuple[frozenset[int], BudgetUse | None]:
     """The layers to select from a ranking and, with a budget, the use of it.
 
@@ -151,6 +158,7 @@ def _within_budget(
         added: layers that are always selected.
         costs: predicts costs.
         needing: the strategy, if it has a default budget.
+        allowed: the layers that may be selected by any strategy.
 
     Raises:
         UsageError: nothing fits, or ``costs`` is missing.
@@ -164,9 +172,8 @@ def _within_budget(
             f"give costs=Predictor(model, ...){given}."
         )
     default = 1 if needing is None else costs.batch_size
-    fit = BudgetFit(
-        scores, ranking, added, costs, default if options.max_accumulate is None else options.max_accumulate
-    )
+    most = default if options.max_accumulate is None else options.max_accumulate
+    fit = BudgetFit(scores, ranking, added, costs, most, allowed)
     return fit.within(options.budget) if options.budget else fit.within_a_third()
 
 

@@ -20,44 +20,60 @@ class BudgetFit:
         added: layers that are always selected.
         costs: predicts costs.
         most: maximum number of micro-batches that a batch may be split into.
+        allowed: the layers that any strategy may select, which an error considers; None: those of the ranking.
     """
 
-    def __init__(self, scores: Scores, ranking: Ranking, added: frozenset[int], costs: Costs, most: int) -> None:
+    def __init__(
+        self,
+        scores: Scores,
+        ranking: Ranking,
+        added: frozenset[int],
+        costs: Costs,
+        most: int,
+        allowed: Sequence[int] | None = None,
+    ) -> None:
         self._scores, self._ranking, self._added, self._costs = scores, ranking, added, costs
+        self._allowed = ranking.order if allowed is None else allowed
         self._splits = _splits(costs, most)
         self._preferred = frozenset(ranking.chosen) | added
 
-    def within(self, budget: Budget) -> tuple[frozenset[int], BudgetUse]:
+    def within(self, budget: Budget, auto_limit: str | None = None) -> tuple[frozenset[int], BudgetUse]:
         """The best set that fits, and its use of the budget.
+
+        Args:
+            budget: the limits.
+            auto_limit: which of `AUTO_LIMITS` they are; None: they were given by the user.
 
         Raises:
             UsageError: nothing fits.
         """
-        result = self._fitting(budget)
+        result = self._fitting(budget, auto_limit)
         if result is None:
             most = _splits(self._costs, self._costs.batch_size)[-1]
-            raise impossible(self._extremes(budget), self._smallest(budget), most_parts=most)
+            divided = self._meter(budget, most) if most > self._splits[-1] else None
+            others = self._smallest(budget, self._allowed) if set(self._allowed) - set(self._rest) - self._added else ()
+            raise impossible(self._extremes(budget), self._smallest(budget, self._rest), others, divided=divided)
         return result
 
     def within_a_third(self) -> tuple[frozenset[int], BudgetUse]:
         """The best set within a third of the step memory of training all layers.
 
-        If nothing fits (because weights alone take as much), use inference memory plus a third of what training all
-        layers takes beyond it; if nothing fits that either (small networks, where the runtime dominates), use the
-        minimum that any training takes.
+        If nothing fits (because weights or the runtime alone take as much), use inference memory plus a third of what
+        training all layers takes beyond it; if nothing fits that either (very small networks, where the runtime
+        dominates), use the minimum that any training takes.
         """
-        result = self._fitting(Budget(max_memory_share=AUTO_SHARE))
+        result = self._fitting(Budget(max_memory_share=AUTO_SHARE), "third")
         if result is None:
             everything, forward = self._costs.everything().memory_bytes, self._costs.inference().memory_bytes
             share = (forward + AUTO_SHARE * max(0, everything - forward)) / everything
-            result = self._fitting(Budget(max_memory_share=share))
+            result = self._fitting(Budget(max_memory_share=share), "third-of-rest")
         if result is not None:
             return result
         any_share = Budget(max_memory_share=1)
-        least = least_use(self._extremes(any_share), "max_memory_share", self._smallest(any_share))
-        return self.within(Budget(max_memory_share=least.value))
+        least = least_use(self._extremes(any_share), "max_memory_share", self._smallest(any_share, self._rest))
+        return self.within(Budget(max_memory_share=least.value), "least")
 
-    def _fitting(self, budget: Budget) -> tuple[frozenset[int], BudgetUse] | None:
+    def _fitting(self, budget: Budget, auto_limit: str | None = None) -> tuple[frozenset[int], BudgetUse] | None:
         """The best set that fits, and its use of the budget; None if nothing fits."""
         meters = [self._meter(budget, parts) for parts in self._splits]
         meter = next((meter for meter in meters if meter.fits(self._preferred)), None)
@@ -72,7 +88,8 @@ class BudgetFit:
         # A set found with many micro-batches may fit with fewer.
         meter = next((fewer for fewer in meters if fewer.fits(chosen)), meter)
         names = [self._scores.layers[i].name for i in sorted(self._preferred - chosen)]
-        return chosen, meter.budget_use(chosen, given_up=names, score_share=self._share(chosen), gap=gap)
+        share = self._share(chosen)
+        return chosen, meter.budget_use(chosen, given_up=names, score_share=share, gap=gap, auto_limit=auto_limit)
 
     def _meter(self, budget: Budget, parts: int) -> Meter:
         return Meter(self._scores.layers, budget, self._costs, parts)
@@ -87,9 +104,10 @@ class BudgetFit:
         parts = dict.fromkeys((self._splits[0], self._splits[-1])) if memory else (self._splits[0],)
         return [self._meter(budget, count) for count in parts]
 
-    def _smallest(self, budget: Budget) -> list[frozenset[int]]:
+    def _smallest(self, budget: Budget, candidates: Sequence[int]) -> list[frozenset[int]]:
         meters = self._extremes(budget)
-        sets = (chosen for meter in meters for chosen in smallest_sets(meter, self._rest, self._added))
+        rest = [i for i in candidates if i not in self._added]
+        sets = (chosen for meter in meters for chosen in smallest_sets(meter, rest, self._added))
         return list(dict.fromkeys(sets))
 
     @property

@@ -106,6 +106,11 @@ class Summary:
         loss: mean loss on the test data over seeds that did not fail; None if all failed.
         best: whether it has the highest mean.
         ties: whether it ties with the best (see `ties`); the best ties with itself.
+        test_samples: number of samples that accuracies were measured on.
+        training_chance: how far the mean may differ from the best one by the chance of training alone, 0 to 1; None if
+            that is unknown, as with one seed.
+        data_chance: how far it may differ because there are only so many test samples. A difference up to the root of
+            the sum of both squares is a tie.
     """
 
     setting: Setting
@@ -123,6 +128,9 @@ class Summary:
     ties: bool = False
     frozen_seconds: float = 0.0
     stored_bytes: float = 0.0
+    test_samples: int = 0
+    training_chance: float | None = None
+    data_chance: float = 0.0
 
     def __repr__(self) -> str:
         against = "best" if self.best else "ties with the best" if self.ties else None
@@ -131,9 +139,9 @@ class Summary:
         return one_line(self, str(self.setting), self.reached(), against, failed, time)
 
     def reached(self) -> str:
-        """Accuracy with its deviation, or the loss, or ``-`` if there is neither."""
+        """Accuracy, with its deviation if there are several seeds, or the loss, or ``-`` if there is neither."""
         if self.accuracies:
-            return f"{self.mean:.1%} ± {100 * self.deviation:.1f}"
+            return f"{self.mean:.1%}" + (f" ± {100 * self.deviation:.1f}" if len(self.accuracies) > 1 else "")
         return "-" if self.loss is None else f"loss {self.loss:.4g}"
 
     def verdict(self) -> str:
@@ -169,10 +177,26 @@ def ties_sentence(summaries: Sequence[Summary]) -> str:
         )
     if best is None:
         return "no training succeeded: try lower learning rates"
-    ties = [str(summary.setting) for summary in summaries if summary.ties and not summary.best]
+    others = [summary for summary in ranked(summaries) if summary.accuracies and not summary.best]
+    if not others:
+        failed = len(summaries) - 1
+        more = f"; {counted(failed, 'other')} failed" if failed else ""
+        return f"{best.setting} reached {best.reached()}; there is no other strategy to compare it with{more}"
+    ties = [summary for summary in others if summary.ties]
     if not ties:
-        return f"{best.setting} is best, and no other ties with it"
-    return f"{best.setting} has the highest mean, but its lead over {', '.join(ties)} is within chance"
+        return f"{best.setting} is best, and no other ties with it: {_chance_text(others[0])}"
+    leads = ", ".join(f"{summary.setting} ({100 * (best.mean - summary.mean):.1f} points)" for summary in ties)
+    return f"{best.setting} has the highest mean, but its lead over {leads} is within chance: {_chance_text(ties[-1])}"
+
+
+def _chance_text(summary: Summary) -> str:
+    """How large a difference from the best may be chance, and why."""
+    points = 100 * math.hypot(summary.training_chance or 0.0, summary.data_chance)
+    samples = f"{100 * summary.data_chance:.1f} as there are {counted(summary.test_samples, 'test sample')}"
+    seeds = "the chance of training is unknown with one seed"
+    if summary.training_chance is not None:
+        seeds = f"{100 * summary.training_chance:.1f} between seeds"
+    return f"differences up to {points:.1f} points may be chance ({samples}, {seeds})"
 
 
 def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
@@ -213,10 +237,20 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
                 **{entry.name: getattr(summary, entry.name) for entry in fields(summary)},
                 "best": summary is best,
                 "ties": bool(summary.accuracies) and chance.tied(summary.accuracies, best.accuracies),
+                "test_samples": test_samples,
+                **_chances(chance, summary, best),
             }
         )
         for summary in summaries
     ]
+
+
+def _chances(chance: Chance, summary: Summary, best: Summary) -> dict[str, float | None]:
+    """How far a setting may differ from the best by chance."""
+    if not summary.accuracies:
+        return {}
+    pair = summary.accuracies, best.accuracies
+    return {"training_chance": chance.of_training(*pair), "data_chance": chance.of_data(*pair)}
 
 
 def save_results(folder: Path, results: Sequence[Result]) -> None:

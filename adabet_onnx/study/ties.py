@@ -41,17 +41,22 @@ class Chance:
         squares = sum((value - _mean(values)) ** 2 for values in settings for value in values)
         return cls(squares / freedom if freedom else 0.0, freedom, test_samples)
 
-    def tolerance(self, first: Sequence[float], second: Sequence[float]) -> float:
-        """The largest difference of two settings' mean accuracies that is still a tie."""
+    def of_training(self, first: Sequence[float], second: Sequence[float]) -> float | None:
+        """How far two settings' mean accuracies may differ by the chance of training; None if that is unknown."""
+        if not self.freedom:
+            return None
         from scipy.stats import t  # slow to import
 
-        training = 0.0
-        if self.freedom:
-            spread = self.variance * (1 / len(first) + 1 / len(second))
-            training = float(t.ppf(0.975, self.freedom)) * math.sqrt(spread)
+        return float(t.ppf(0.975, self.freedom)) * math.sqrt(self.variance * (1 / len(first) + 1 / len(second)))
+
+    def of_data(self, first: Sequence[float], second: Sequence[float]) -> float:
+        """How far they may differ because the test samples are only some of all possible ones."""
         both = (_mean(first) + _mean(second)) / 2
-        data = 1.96 * math.sqrt(max(0.0, 2 * both * (1 - both) / max(1, self.test_samples)))
-        return math.hypot(training, data)
+        return 1.96 * math.sqrt(max(0.0, 2 * both * (1 - both) / max(1, self.test_samples)))
+
+    def tolerance(self, first: Sequence[float], second: Sequence[float]) -> float:
+        """The largest difference of two settings' mean accuracies that is still a tie."""
+        return math.hypot(self.of_training(first, second) or 0.0, self.of_data(first, second))
 
     def tied(self, first: Sequence[float], second: Sequence[float]) -> bool:
         """Whether two settings differ by no more than chance."""

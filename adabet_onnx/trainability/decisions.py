@@ -124,10 +124,10 @@ def _head(model: Model) -> Iterator[Decision]:
     if head is None:
         yield Decision("head", "none", "no Gemm, MatMul, Conv or ConvTranspose has parameters")
         return
-    new = "marked as new and untrained in the file" if model.new_head else "not marked as new"
+    new = "; new, untrained, as marked in the file" if model.new_head else ""
     after = f" except {', '.join(layer.name for layer in reversed(enlarging))}, which enlarges its output"
     what = f"the last Gemm, MatMul, Conv or ConvTranspose with parameters{after * bool(enlarging)}"
-    yield Decision("head", head.name, f"{what}; {new}")
+    yield Decision("head", head.name, f"{what}{new}")
 
 
 def _shared(model: Model) -> Iterator[Decision]:

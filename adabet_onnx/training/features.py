@@ -256,12 +256,13 @@ class _Keeping:
         return FeatureSource(self._computed, **options)
 
     def _message(self, where: str) -> str:
-        size = size_text(sum(field.bytes for field in self._fields))
+        each = sum(field.bytes for field in self._fields)
+        size = size_text(each)
         label = f"{counted(self._rows, 'sample')} of {size}"
         if self._data.views.count > 1:
             views, samples = counted(self._rows, "view"), counted(len(self._data.data), "sample")
             label = f"{views} of {samples}, each of {size}"
-        return f"{label}, {size_text(self._bytes)} {where}"
+        return f"{label}, {size_text(each * self._rows)} {where}"
 
     def _in_memory(self) -> FeatureSource | None:
         with contextlib.suppress(MemoryError):

@@ -50,7 +50,7 @@ from ..model.open import Model
 from ..portable.linear_head import NotLinearError
 from ..progress import Progress, silent
 from ..runtime import Threads
-from ..showing import clipped, counted
+from ..showing import clipped
 from .features import FeatureSource
 from .head_rows import FitRows, HeadRows, HeadTensors, head_tensors
 from .manifest import Manifest, TrainingSession
@@ -71,7 +71,7 @@ class HeadStart:
     Attributes:
         head: name of the head.
         how: ``logistic``, ``ridge``, ``descent`` or ``constant`` (see `fitting`); None if it is random.
-        note: why it is random, or another remark; None without one.
+        note: why it is random, or how it was fitted, if that is remarkable; None without one.
         rows: number of rows it was fitted to.
         features: number of features per row.
         strength: strength of the penalty.
@@ -98,25 +98,8 @@ class HeadStart:
         name = clipped(self.head, 40)
         if self.how is None:
             return f"{name!r} starts from random numbers: {self.note}"
-        summary = f"{name!r} fitted to {counted(self.rows, 'row')} of {counted(self.features, 'feature')}"
-        details = [_HOW[self.how]]
-        if self.how != "constant":
-            details.append(f"strength {self.strength:.1g}")
-        if self.asked != 1.0 or self.scale != 1.0:
-            capped = f", capped from {self.asked:.2g}" if self.scale < self.asked else ""
-            details.append(f"logits scaled by {self.scale:.2g}{capped}")
-        text = f"{summary} ({', '.join(details)})"
-        if self.accuracy is not None and self.how != "constant":
-            text += f": right on {self.accuracy:.1%} of rows left out"
-        return text if self.note is None else f"{text}; {self.note}"
-
-
-_HOW = {
-    "logistic": "ridge and logistic regression",
-    "ridge": "ridge regression",
-    "descent": "ridge regression by conjugate gradients",
-    "constant": "a bias alone",
-}
+        text = f"{name!r} was fitted before training"
+        return text if self.note is None else f"{text} ({self.note})"
 
 
 def start_head(
@@ -272,7 +255,7 @@ class HeadFit:
         self._set_values(fitted)
         note = None
         if rows.drawn:
-            note = "these were drawn from more rows"
+            note = "to a random part of the pixels or tokens"
         elif self._manifest.loss_function == "l1":
             note = "by least squares, although l1 would need medians"
         return HeadStart(

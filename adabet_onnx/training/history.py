@@ -105,6 +105,11 @@ class History:
         return patience is not None and len(self.rows) - 1 - self._best >= patience
 
     @property
+    def kept(self) -> int:
+        """Index of the row of the state that is exported: the best with early stopping, else the last."""
+        return len(self.rows) - 1 if self.settings.patience is None else self._best
+
+    @property
     def _best(self) -> int:
         """Index of the row with the lowest eval_loss; the earliest on a tie."""
         losses = [math.inf if row["eval_loss"] is None else row["eval_loss"] for row in self.rows]

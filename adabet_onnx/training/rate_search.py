@@ -16,7 +16,7 @@ backend is ort, each step computes everything: a trial takes a thirtieth (at lea
 less), a longer one a twelfth (at least twice as many). In all that is at most 0.37 of the training's updates; more for
 a training of fewer than 300 updates, up to 1.4 times the training's for one of 30.
 
-**Decision.** Accuracies less than two standard errors below the highest count as equal. Among these, losses count as
+**Decision.** Accuracies at most two standard errors below the highest count as equal. Among these, losses count as
 equal if they exceed the lowest by at most a seventh of its improvement over the baseline, or of itself, if that is
 less. Among those the highest rate is chosen, because the benefit of a high rate shows only after the end of a trial. If
 the loss has no accuracy, the lowest loss wins. A trial whose loss is not finite has failed; if all have failed, the
@@ -51,7 +51,7 @@ from .epochs import Epochs, NotFiniteError
 from .features import FeatureSource
 from .head_start import HeadFit
 from .manifest import Manifest, TrainingSession
-from .rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
+from .rates import EXTENSIONS, TrialOutcome, best_rate, decision_text, next_rate
 from .settings import LEARNING_RATES, Settings
 from .training_data import TrainingData
 
@@ -125,12 +125,25 @@ class Rates:
             text += ", ".join(map(_trial_text, tried))
             if more:
                 text += f"; by {more[0].updates}: " + ", ".join(map(_trial_text, more))
-            text += f" ({'accuracy' if tried and tried[0].accuracy is not None else 'loss'} on {self.samples} samples)"
-        return text if self.lowered is None else f"{text}; {self.lowered}"
+            text += f" ({'accuracy' if self._by_accuracy else 'loss'} on {self.samples} samples)"
+        reasons = (self._decision(), self.lowered)
+        return "; ".join([text, *(reason for reason in reasons if reason is not None)])
+
+    def _decision(self) -> str | None:
+        """What decided between the longest trials; None if that was the loss alone."""
+        longest = max((trial.updates for trial in self.trials), default=0)
+        outcomes = {trial.rate: trial.outcome for trial in self.trials if trial.updates == longest}
+        if not self._by_accuracy or self.samples == 0:
+            return None
+        return decision_text(outcomes, self._found, _doubt(outcomes, self.samples))
+
+    @property
+    def _by_accuracy(self) -> bool:
+        return any(trial.accuracy is not None for trial in self.trials)
 
     @property
     def _found(self) -> float:
-        return self.rate if self.lowered is None else self.rate * 10
+        return self.rate if self.lowered is None else float(f"{self.rate * 10:.6g}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the content to store in a checkpoint."""
@@ -269,6 +282,12 @@ def lengths(updates: int, *, once: bool) -> tuple[int, int]:
     return short, max(round(_LONG * updates), _LONGER * short)
 
 
+def _doubt(outcomes: Mapping[float, TrialOutcome | None], samples: int) -> float:
+    """Two standard errors of the highest accuracy."""
+    most = max((outcome.accuracy for outcome in outcomes.values() if outcome is not None), default=0.0)
+    return _ERRORS * math.sqrt(most * (1 - most) / samples)
+
+
 class _Trials:
     """Short trial trainings from the same state."""
 
@@ -300,7 +319,8 @@ class _Trials:
 
         def attempt(rate: float, count: int) -> TrialOutcome | None:
             before = sum(trial.updates for trial in self.done)
-            made = self._trial(rate, count, lambda done: progress(f"trying the rate {rate:g}", before + done, ahead))
+            activity = f"trying the rate {rate:g}: updates made"
+            made = self._trial(rate, count, lambda done: progress(activity, before + done, ahead))
             self.done.append(made)
             return made.outcome
 
@@ -311,7 +331,7 @@ class _Trials:
                 break
             first[more] = attempt(more, short)
         last = {rate: attempt(rate, long) for rate in self._best_two(first)}
-        progress("learning rate found", ahead, ahead)
+        progress(f"learning rate found by {sum(trial.updates for trial in self.done):,} updates", ahead, ahead)
         return best_rate(last, self._doubt(last), self._slack)
 
     def _best_two(self, outcomes: Mapping[float, TrialOutcome | None]) -> list[float]:
@@ -336,10 +356,8 @@ class _Trials:
         return lambda lowest: _SLACK * max(0.0, min(baseline - lowest, lowest))
 
     def _doubt(self, outcomes: Mapping[float, TrialOutcome | None]) -> float:
-        """Two standard errors of the highest accuracy."""
-        most = max((outcome.accuracy for outcome in outcomes.values() if outcome is not None), default=0.0)
         assert self._data.held_out is not None
-        return _ERRORS * math.sqrt(most * (1 - most) / len(self._data.held_out))
+        return _doubt(outcomes, len(self._data.held_out))
 
     def _trial(self, rate: float, updates: int, report: Any) -> Trial:
         """Train for about this many updates: on a part of the samples, or for whole epochs."""

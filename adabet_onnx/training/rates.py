@@ -47,6 +47,30 @@ def best_rate(
     return max(rate for _, loss, rate in candidates if loss <= best[1] + slack(best[1]))
 
 
+def decision_text(tried: Mapping[float, TrialOutcome | None], chosen: float, doubt: float) -> str | None:
+    """Return what decided between rates by `best_rate`, as a clause; None if nothing had to be decided.
+
+    Args:
+        tried: outcomes by rate, with accuracies.
+        chosen: the rate that was chosen.
+        doubt: as in `best_rate`.
+    """
+    finished = {rate: outcome for rate, outcome in tried.items() if outcome is not None}
+    if chosen not in finished or len(finished) < 2:
+        return None
+    highest = max(outcome.accuracy for outcome in finished.values())
+    points = f"two standard errors, {100 * doubt:.1f} points"
+    equal = sorted(rate for rate, outcome in finished.items() if outcome.accuracy >= highest - doubt)
+    if len(equal) == 1:
+        return f"{chosen:g} is better by more than chance ({points})"
+    names = " and ".join(f"{rate:g}" for rate in equal)
+    losses = ", ".join(f"{finished[rate].loss:.3g}" for rate in equal)
+    text = f"{names} are equal within chance ({points})"
+    if finished[chosen].loss <= min(finished[rate].loss for rate in equal):
+        return f"{text}, and {chosen:g} has the lower loss (losses {losses})"
+    return f"{text}, their losses nearly so ({losses}), and the higher rate is taken"
+
+
 def next_rate(
     tried: Mapping[float, TrialOutcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
 ) -> float | None:

@@ -54,6 +54,8 @@ class Trainer:
             nothing is trained.
         kept_views: number of views in the last `fit`, one for each validation sample; equal to the number of samples
             without augmentation; 0 before.
+        validation_samples: number of samples that eval_loss and eval_accuracy of the last `fit` were measured on.
+        kept_epoch: number of the epoch whose state the last `fit` kept: the best with early stopping, else the last.
         learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
 
     Raises:
@@ -89,7 +91,7 @@ class Trainer:
         self.head_start: HeadStart | None = None
         self.rates: Rates | None = None
         self.learned: Learned | None = None
-        self.kept_views = 0
+        self.kept_views = self.validation_samples = self.kept_epoch = 0
         self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
 
     def __repr__(self) -> str:
@@ -176,6 +178,7 @@ class Trainer:
             {key: state[key] for key in ("rates", "start") if state is not None and key in state}
         )
         self.data, self.kept_views = training_data.taken, training_data.views.total
+        self.validation_samples = 0 if training_data.held_out is None else len(training_data.held_out)
         training_data.about[HEAD_START] = (state or {}).get(HEAD_START)
         rows = state["metrics"] if state is not None else []
         history = History(self.folder, self._metrics, settings, training_data.about, rows)
@@ -281,7 +284,7 @@ class Trainer:
                 progress(summary, (len(rows) - 1) * passes.steps, epochs * passes.steps)
         history.write_metrics()
         history.forget_start()
-        self.rates = rates
+        self.rates, self.kept_epoch = rates, history.kept
         self.learned = self._assess(session, history, training_data, passes.steps * (len(rows) - 1))
 
     def _rates(

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,9 @@ from adabet_onnx.cost.overview import overview
 from adabet_onnx.data.preprocess import IMAGENET, Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.outcome import Outcome
-from adabet_onnx.report.tables import outcome_text
+from adabet_onnx.report.outcome import outcome_text
 from adabet_onnx.scoring.record import ChannelScores, LayerScore, Scores
+from adabet_onnx.selection.budget import BudgetUse
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.showing import clipped, html_table, one_line, shortened
 from adabet_onnx.study.agreements import Agreement
@@ -57,6 +59,7 @@ from adabet_onnx.study.compare import Comparison
 from adabet_onnx.study.results import Result, summarise
 from adabet_onnx.study.stability_record import Stability
 from adabet_onnx.trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from adabet_onnx.training.head_start import HeadStart
 
 LAYER_COUNTS = (1, 4, 42, 300)
 HOSTILE = "<script>alert('x')</script>\n" + "long" * 3000
@@ -514,6 +517,45 @@ def test_bars_begin_at_0_where_that_shows_them(sizes, scale):
         assert scale == "log" or axis.get_ylim()[0] == 0
 
 
+def test_the_fitted_head_and_the_training_are_told_apart():
+    start = HeadStart("fc", "logistic", rows=1800, features=128, strength=0.003, scale=0.88, accuracy=0.361)
+    outcome = dataclasses.replace(outcome_of(names_of(3)), head_start=start, validation_samples=200)
+    said = "'fc' was fitted before training; on 200 validation samples: 50.0% with the fitted head alone"
+    assert outcome.fitted_alone == f"{said}, 91.7% after training"
+    assert not outcome.lowered_accuracy
+    best = dataclasses.replace(outcome, kept_epoch=2)
+    assert best.fitted_alone == f"{said}, 83.3% after training"
+    rows = [dict(row) for row in outcome.metrics]
+    rows[0]["eval_accuracy"], rows[-1]["eval_accuracy"] = 0.44, 0.41
+    lower = dataclasses.replace(outcome, metrics=rows)
+    text = "\n".join(map(str, outcome_text(lower).renderables))
+    hint = (
+        "training lowered the accuracy on the validation data of 200 samples from 44.0% with the fitted head alone to"
+    )
+    assert f"hint      {hint} 41.0%" in text
+    assert "hint      training lowered" not in "\n".join(map(str, outcome_text(outcome).renderables))
+
+
+def test_without_epochs_only_the_head_is_called_changed():
+    start = HeadStart("fc", "logistic", rows=1800, features=128)
+    layer = SimpleNamespace(parameters=(SimpleNamespace(size=25),))
+    outcome = dataclasses.replace(
+        outcome_of(names_of(3)),
+        model=SimpleNamespace(name="model.onnx", file=None, head=layer, weight_count=1000),  # type: ignore[arg-type]
+        head_start=start,
+        validation_samples=200,
+    )
+    fitted = dataclasses.replace(outcome, metrics=outcome.metrics[:1])
+    text = "\n".join(map(str, outcome_text(fitted).renderables))
+    said = "head      'fc' was fitted before training; nothing else was changed; 50.0% on 200 validation samples"
+    assert said in text
+    assert "trained   nothing; the head was fitted, 2.5% of the parameters" in text
+    assert "after training" not in text
+    assert "trained nothing; the head was fitted" in repr(fitted)
+    nothing = dataclasses.replace(fitted, head_start=None)
+    assert nothing.trained_text() == "nothing (0 epochs)"
+
+
 def test_figures_of_training_data_are_called_that():
     names = names_of(3)
     outcome = dataclasses.replace(outcome_of(names), evaluated_on="the 400 samples it was trained on")
@@ -524,5 +566,41 @@ def test_figures_of_training_data_are_called_that():
     assert "give test data too" in text
     assert "norm-bias" not in text, "the model has no normalisations"
     with_norm = dataclasses.replace(outcome.scores.layers[0], is_norm=True)
-    scores = dataclasses.replace(outcome.scores, layers=(with_norm, *outcome.scores.layers[1:]))
-    assert "norm-bias" in "\n".join(map(str, outcome_text(dataclasses.replace(outcome, scores=scores)).renderables))
+    assert "if the input itself has shifted" in _text_with(outcome, with_norm), "without figures it is not known"
+
+
+def _text_with(outcome: Outcome, first: LayerScore) -> str:
+    """The text of an outcome whose first layer is another one."""
+    scores = dataclasses.replace(outcome.scores, layers=(first, *outcome.scores.layers[1:]))
+    return "\n".join(map(str, outcome_text(dataclasses.replace(outcome, scores=scores)).renderables))
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [(0.01, None), (0.04, "may have shifted (median divergence 0.04;"), (0.2, "has shifted (median divergence 0.2;")],
+)
+def test_a_shift_is_hinted_at_only_where_the_figures_show_one(shift: float, said: str | None) -> None:
+    outcome = outcome_of(names_of(3))
+    norm = dataclasses.replace(outcome.scores.layers[0], is_norm=True, shift=shift)
+    text = _text_with(outcome, norm)
+    assert ("norm-bias" in text) == (said is not None)
+    assert said is None or f"hint      the input itself {said}" in text
+
+
+def test_a_measurement_above_the_limit_is_explained() -> None:
+    """Limits hold for predictions."""
+    outcome = outcome_of(names_of(3))
+    use = BudgetUse(32, "portable", 1, 0.1, 0.1, 1, {}, [], None, 0.0, 1)
+
+    def text(share: float) -> str:
+        budget = dataclasses.replace(use, limits={"max_memory_share": share})
+        selection = dataclasses.replace(outcome.selection, budget=budget)
+        return "\n".join(map(str, outcome_text(dataclasses.replace(outcome, selection=selection)).renderables))
+
+    said = "the measured memory, 0.141x, is above the limit of 0.12x, which holds for the prediction"
+    assert said in text(0.12)
+    assert "is above the limit" not in text(0.15)
+    absolute = dataclasses.replace(use, limits={"max_memory": 13_000_000})
+    selection = dataclasses.replace(outcome.selection, budget=absolute)
+    renderables = outcome_text(dataclasses.replace(outcome, selection=selection)).renderables
+    assert "14 MB, is above the limit of 13 MB" in "\n".join(map(str, renderables))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ from models.deep import residual
 from adabet_onnx import UsageError, make_artifacts, open_model, select
 from adabet_onnx.cli.main import cli
 from adabet_onnx.cost.graphs import selection_with
-from adabet_onnx.cost.measure import measure_training
+from adabet_onnx.cost.measure import Cost, measure_training
 from adabet_onnx.cost.overview import overview
 from adabet_onnx.cost.predict import Predictor
+from adabet_onnx.cost.words import measured_sentence, ratio_text
 from adabet_onnx.portable.memory import micro_batch
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.budget import Budget
@@ -200,7 +203,8 @@ def test_a_table_says_what_is_kept_and_what_that_saves(tmp_path: Path, capsys):
     found = overview(path, tmp_path / "selection.json", batch_size=4, samples=500, epochs=3)
     assert all(line in text for line in found.frozen())
     assert "the frozen pass, once for each sample" in text
-    assert "3 epochs over 500 samples take 0." in text
+    assert re.search(r"3 epochs over 500 samples: [\d.,]+ [MG] multiply-adds, 0\.\d+ of the [\d.,]+ [MG] without", text)
+    assert "(+) margin: " in text
     cli.main([*given, "--training-samples", "500", "--epochs", "3", "--json"], standalone_mode=False)
     training = json.loads(capsys.readouterr().out)["selection"]["training"]
     assert (training["samples"], training["epochs"]) == (500, 3)
@@ -245,8 +249,22 @@ def test_the_picture_has_the_pass_and_a_step_after_it(measure):
         assert not memory.lines
     text = " ".join(figure.get_supxlabel().split())
     assert f"features kept: {size_text(predicted.stored_bytes)} per sample" in text
-    assert "3 epochs over 500 samples take 0." in text
-    assert ("of the time of a training without kept features" in text) == measure
+    assert re.search(r"3 epochs over 500 samples: [\d.,]+ [MG] multiply-adds, 0\.\d+ of the", text)
+    assert ("of the time without kept features" in text) == measure
+
+
+def test_ratios_have_enough_digits():
+    ratios = (1.234, 0.5, 0.1, 0.0996, 0.0154, 0.00487, 0.00001)
+    assert [ratio_text(ratio) for ratio in ratios] == [
+        *("1.23", "0.50", "0.10", "0.10", "0.015", "0.0049", "less than 0.0001"),
+    ]
+
+
+def test_little_saving_is_called_little():
+    cost = Cost(14_000_000, 0.1, frozen_bytes=1_000_000, frozen_seconds=0.001, tail_bytes=13_000_000)
+    options = {"batch_size": 4, "samples": 500, "views": 500, "epochs": 3}
+    assert measured_sentence(cost, **options).endswith("without kept features: keeping them saves little here")
+    assert "little" not in measured_sentence(dataclasses.replace(cost, frozen_seconds=0.1), **options)
 
 
 def test_the_picture_of_what_has_nothing_frozen_has_no_pass():

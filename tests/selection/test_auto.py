@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
-from adabet_onnx import UsageError, select
+from adabet_onnx import RecordError, UsageError, select
 from adabet_onnx.scoring.record import LayerScore, Scores
-from adabet_onnx.selection.auto import FEW_DIRECTIONS, SHIFTED, diagnose
+from adabet_onnx.selection.auto import CLOSE, FEW_DIRECTIONS, SHIFTED, diagnose
 from adabet_onnx.selection.budget import Budget
 from adabet_onnx.selection.options import Choosing
+from adabet_onnx.selection.record import load_selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,12 @@ def test_a_shifted_input_gets_the_normalisations_as_far_back_as_memory_allows():
     assert third.layers == (*norms(9), "l18")  # 10 + 11 + 9; one more would take 34
     assert third.budget is not None
     assert "l7" in third.budget.given_up
-    assert third.why.endswith(f"; the budget limits this to {len(third.layers)} layers")
+    assert third.why.endswith(
+        f"; auto's own memory limit (a third of training all layers) limits this to {len(third.layers)} layers"
+    )
+    assert "(limit 0.333x: a third of training all layers)" in third.budget.sentence()
+    assert selection.budget is not None
+    assert selection.budget.auto_limit is None
 
 
 def test_a_batch_is_cut_into_as_few_parts_as_let_everything_fit():
@@ -146,6 +152,8 @@ def test_where_a_third_is_less_than_inference_it_is_a_third_of_the_rest():
     selection = auto(scores(shift=0.2), forward=40)
     assert selection.budget is not None
     assert selection.budget.limits == {"max_memory_share": pytest.approx(0.6)}
+    assert selection.budget.auto_limit == "third-of-rest"
+    assert "(limit 0.6x: inference and a third of what training all layers adds to it)" in selection.budget.sentence()
     assert 1 / 3 < selection.budget.memory_share <= 0.6
 
 
@@ -161,6 +169,20 @@ def test_the_threshold_lies_between_the_measured_values():
     assert 0.007 < SHIFTED < 0.083
     assert diagnose(scores(shift=SHIFTED)).name == "new-task"
     assert diagnose(scores(shift=SHIFTED + 0.001)).name == "shifted"
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"),
+    [
+        (0.01, "has not shifted (median divergence 0.01; above 0.05 it counts as shifted)"),
+        (0.04, "has not shifted (median divergence 0.04; above 0.05 it counts as shifted; close to the limit)"),
+        (0.06, "has shifted (median divergence 0.06; above 0.05 it counts as shifted; close to the limit)"),
+        (0.2, "has shifted (median divergence 0.2; above 0.05 it counts as shifted)"),
+    ],
+)
+def test_the_reason_names_the_divergence_and_the_limit(shift, text):
+    assert diagnose(scores(shift=shift)).why == f"the input {text}"
+    assert CLOSE == 1.5
 
 
 def test_it_is_deterministic_and_needs_costs():
@@ -182,6 +204,7 @@ def test_where_the_runtime_takes_most_it_is_the_least_that_training_anything_tak
     assert selection.layers == ("l18",)
     assert selection.budget is not None
     assert selection.budget.memory_share == 1.0
+    assert selection.budget.auto_limit == "least"
     without = dataclasses.replace(scores(shift=0.2), new_head=False)
     assert auto(without, forward=96).layers == ("l17",)
 
@@ -191,6 +214,19 @@ def test_a_layer_in_which_all_samples_fall_together_has_collapsed():
     layers = [dataclasses.replace(layer, effective_rank=0.0) if layer.name == "l10" else layer for layer in made.layers]
     selection = auto(dataclasses.replace(made, layers=tuple(layers)), budget=Budget(max_memory_share=1.0))
     assert selection.layers == ("l7", "l8", "l9", "l18")
+
+
+def test_its_own_limit_survives_the_file(tmp_path):
+    path = tmp_path / "selection.json"
+    selection = auto(scores(shift=0.2))
+    assert selection.budget is not None
+    use = dataclasses.replace(selection.budget, memory_bytes=30, update_bytes=0)
+    selection = dataclasses.replace(selection, budget=use)
+    selection.save(path)
+    assert load_selection(path) == selection
+    path.write_text(path.read_text().replace('"auto_limit": "third"', '"auto_limit": "half"'))
+    with pytest.raises(RecordError, match="auto_limit"):
+        load_selection(path)
 
 
 def test_it_says_how_many_there_are():

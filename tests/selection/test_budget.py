@@ -152,6 +152,42 @@ def test_an_impossible_budget_says_the_smallest_possible_one(scores):
         chosen(scores, strategy="norm-bias", budget=Budget(max_memory=1_000_000))
 
 
+def refused(scores, costs, **options):
+    with pytest.raises(UsageError, match="no selection fits the budget") as caught:
+        select(scores, costs=costs, choosing=Choosing(budget=Budget(max_memory=1_000_000), **options))
+    return str(caught.value)
+
+
+def test_an_impossible_budget_names_smaller_selections_of_other_layers(scores):
+    """norm-bias may only select l1; the last layer takes less."""
+    said = refused(scores, Chain(), strategy="norm-bias")
+    assert "the minimum is 16.5 MB, with l1 (among all layers it is 12.5 MB, with l5: name them with `layers`)" in said
+    assert "among all layers" not in refused(scores, Chain(), strategy="adabet")
+    new = dataclasses.replace(scores, new_head=True)
+    assert "with l5. " in refused(new, Chain(), strategy="norm-bias"), "the new head is in every selection"
+
+
+class Halved(Chain):
+    """Activations are those of a micro-batch; nothing else takes memory."""
+
+    divisible = True
+
+    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Fixed:
+        found = super().training(parameters)
+        return dataclasses.replace(found, memory_bytes=found.memory_bytes // accumulate)
+
+
+def test_an_impossible_budget_advises_only_what_helps(scores):
+    assert refused(scores, Chain()).endswith("Raise the limit, or lower `batch_size`.")
+    one = Chain()
+    one.batch_size = 1
+    assert refused(scores, one).endswith("Raise the limit.")
+    split = ". Raise the limit, or split batches into micro-batches with `max_accumulate`."
+    assert refused(scores, Halved(), max_accumulate=2).endswith(split)
+    assert refused(scores, Halved(), max_accumulate=8).endswith("with l5, 1 sample at a time. Raise the limit.")
+    assert refused(scores, Gathered()).endswith("Raise the limit, or lower `batch_size`."), "parts take more"
+
+
 @pytest.mark.parametrize("wrong", [{"max_memory": 0}, {"max_memory_share": -1.0}, {"max_update": -3}])
 def test_limits_must_be_positive(wrong):
     with pytest.raises(UsageError, match=r"must be above 0|must be a size of at least one byte"):

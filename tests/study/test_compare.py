@@ -33,10 +33,10 @@ from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.portable.features import Features
 from adabet_onnx.portable.session import PortableSession
-from adabet_onnx.report.comparison import cells
+from adabet_onnx.report.comparison import HEADINGS, cells, comparison_table
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.study import runs
-from adabet_onnx.study.compare import compare
+from adabet_onnx.study.compare import Comparison, compare
 from adabet_onnx.study.plan import Plan, Setting
 from adabet_onnx.study.results import Result, load_results, ranked, save_results, summarise, ties_sentence
 from adabet_onnx.study.ties import Chance
@@ -306,6 +306,41 @@ def test_without_accuracies_losses_are_said():
     assert cells(best, None, False)[1] == f"loss {best.loss:.4g}"
     failed = [dataclasses.replace(row, accuracy=None, loss=None, failed="nan") for row in rows]
     assert "no training succeeded" in ties_sentence(summarise(failed, 1000))
+
+
+def results_of(strategy, *accuracies):
+    return [dataclasses.replace(ROW, strategy=strategy, seed=seed, accuracy=a) for seed, a in enumerate(accuracies)]
+
+
+def test_the_last_line_says_how_much_may_be_chance_and_why():
+    found = summarise([*results_of("adabet", 0.56, 0.568), *results_of("last", 0.52, 0.524)], 400)
+    # By hand: t(2) = 4.303, s^2 = 2e-5; 4.303 sqrt(2e-5) = 0.0192; 1.96 sqrt(2 * 0.543 * 0.457 / 400) = 0.0690.
+    assert ties_sentence(found) == (
+        "adabet 10% has the highest mean, but its lead over last 10% (4.2 points) is within chance: differences up to "
+        "7.2 points may be chance (6.9 as there are 400 test samples, 1.9 between seeds)"
+    )
+    one = summarise([*results_of("adabet", 0.9), *results_of("last", 0.5)], 400)
+    assert ties_sentence(one) == (
+        "adabet 10% is best, and no other ties with it: differences up to 6.4 points may be chance (6.4 as there are "
+        "400 test samples, the chance of training is unknown with one seed)"
+    )
+
+
+def test_one_strategy_is_compared_with_nothing():
+    (found,) = summarise(results_of("adabet", 0.398), 400)
+    assert found.reached() == "39.8%", "one seed has no deviation"
+    assert ties_sentence([found]) == "adabet 10% reached 39.8%; there is no other strategy to compare it with"
+    failed = dataclasses.replace(ROW, accuracy=None, loss=None, failed="nan")
+    assert ties_sentence(summarise([*results_of("adabet", 0.398), failed], 400)).endswith("; 1 other failed")
+    assert summarise(results_of("adabet", 0.39, 0.41), 400)[0].reached() == "40.0% ± 1.4"
+
+
+def test_each_quantity_has_a_column():
+    (found,) = summarise([dataclasses.replace(ROW, frozen_seconds=0.000968, stored_bytes=65500)], 400)
+    shown = dict(zip(HEADINGS, cells(found, None, False), strict=True))
+    assert (shown["frozen pass"], shown["kept per sample"]) == ("0.968 ms", "65.5 KB")
+    comparison = Comparison(Path("c"), [ROW], [found], 400, 0.3, None)
+    assert comparison_table(comparison).renderables[0].title == "1 training, measured on 400 test samples"
 
 
 class Unpickled:

@@ -127,6 +127,9 @@ def test_what_was_tried_is_told_stored_and_said(folder, data):
     assert found.rate in {trial.rate for trial in found.trials[-2:]}
     searched = [what for what in told if what[0].startswith("trying the rate")]
     assert searched
+    assert all(what.endswith(": updates made") for what, _, _ in searched)
+    made = sum(trial.updates for trial in found.trials)
+    assert f"learning rate found by {made} updates" in {what for what, _, _ in told}
     assert all(0 < done <= total for _, done, total in searched)
     assert [done for _, done, _ in searched] == sorted(done for _, done, _ in searched)
     _, state = trainer.manifest.read_checkpoint(folder / LAST, PROPERTY)
@@ -292,6 +295,27 @@ def test_of_equal_losses_the_highest_rate_wins():
         next_rate({0.001: TrialOutcome(0.5, 1.0), 0.003: TrialOutcome(0.5, 1.01)}, 0.05, lambda lowest: 0.0) == 0.0003
     )
     assert next_rate({0.001: TrialOutcome(0.5, 1.0), 0.003: TrialOutcome(0.5, 1.05)}, 0.05, lambda lowest: 0.1) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "rate", "text"),
+    [
+        ((0.347, 1.9), (0.333, 1.84), 0.01, "and 0.01 has the lower loss (losses 1.9, 1.84)"),
+        ((0.347, 1.84), (0.333, 1.9), 0.01, "their losses nearly so (1.84, 1.9), and the higher rate is taken"),
+        ((0.5, 1.84), (0.333, 1.9), 0.003, "; 0.003 is better by more than chance (two standard errors, 4.1 points)"),
+    ],
+)
+def test_the_summary_says_what_decided(first, second, rate, text):
+    trials = [Trial(each, 44, 2.0, 0.3) for each in (0.001, 0.003, 0.01)]
+    trials += [Trial(0.003, 132, first[1], first[0]), Trial(0.01, 132, second[1], second[0])]
+    said = Rates(rate, tuple(trials), 600, 1.0).summary
+    assert said.endswith(text)
+    if first[0] < 0.4:
+        assert "; 0.003 and 0.01 are equal within chance (two standard errors, 3.9 points), " in said
+    lower = Rates(rate / 10, tuple(trials), 600, 1.0, lowered="it collapsed").summary
+    assert lower == f"{said}; it collapsed"
+    losses = tuple(Trial(trial.rate, trial.updates, trial.loss, None) for trial in trials)
+    assert Rates(rate, losses, 600, 1.0).summary.endswith("(loss on 600 samples)")
 
 
 @pytest.mark.parametrize("updates", [30, 145, 285, 640, 1000, 10_000, 100_000])
