@@ -26,6 +26,7 @@ from .logits_axes import shape_text
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
+from .passes.casts import ExplicitCasts
 from .passes.constants import FoldShapeArithmetic
 from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
@@ -184,6 +185,7 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
 
 def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
     """Apply the few rewrites that the portable backend needs: constants, explicit pads, fewer nodes."""
+    ExplicitCasts()(graph)
     FoldShapeArithmetic(trainable)(graph)
     GatherWithinSamples(trainable)(graph)
     for step in (

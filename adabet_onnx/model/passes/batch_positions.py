@@ -7,6 +7,7 @@ form, and give up at any other. So the form holds for every batch size; only sha
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..dims import batch_axis
+from ...errors import ModelError
+from ..dims import TO_THE_END, batch_axis
 from ..shapes import infer_shapes, infer_types, measured_shapes
-from ..uses import ancestors, input_of
+from ..uses import ancestors, input_of, reads
 from .constants import BATCHES, shape_arithmetic
 
 _LARGE = 7919  # a third batch size, for shapes that end somewhere, as that of the first 20 samples
 _INTEGERS = {int(ir.DataType.INT32): np.int32, int(ir.DataType.INT64): np.int64}
 _MOST_ELEMENTS = 1 << 20
-_TO_THE_END = 2**31 - 1  # a Slice up to here, or further, ends where the axis ends
 Shape = tuple[int, ...]
 
 
@@ -97,7 +98,11 @@ class BatchPositions:
         if not small or not large or small[1:] != large[1:] or small[0] % BATCHES[0]:
             return None
         each = small[0] // BATCHES[0]
-        if each < 1 or large[0] != each * BATCHES[1] or self._large.get(value.name or "") != (each * _LARGE, *small[1:]):
+        if (
+            each < 1
+            or large[0] != each * BATCHES[1]
+            or self._large.get(value.name or "") != (each * _LARGE, *small[1:])
+        ):
             return None
         return each, small[1:]
 
@@ -133,18 +138,19 @@ class BatchPositions:
         return _Step(node, [self.of(value) for value in node.inputs], shape, axis, dtype, self)
 
     def _measure(self, model: ir.Model) -> None:
-        """Find the missing shapes of values around the indices by running the graph."""
-        near: set[ir.Value] = set()
-        names: dict[str, None] = {}
+        """Find missing shapes of values computed from constants and shapes alone, by running the graph."""
+        free = {value for name, value in model.graph.initializers.items() if name not in self._trainable}
+        names: list[str] = []
         for node in model.graph:
-            if node.op_type == "Range" or (node.op_type in _RULES and any(value in near for value in node.inputs)):
-                near.update(node.outputs)
-                names.update((value.name or "", None) for value in node.outputs)
-            elif node.op_type in ("Gather", "GatherND") and node.inputs[1] in near:
-                names.update((value.name or "", None) for value in node.inputs if value is not None)
+            if node.op_type in ("Shape", "Size") or all(value is None or value in free for value in reads(node)):
+                free.update(node.outputs)
+                names += [value.name for value in node.outputs if value.name]
+            elif node.op_type in ("Gather", "GatherND") and node.inputs[1] in free:
+                names += [value.name for value in node.inputs[:1] if value is not None and value.name]
         for shapes, batch in zip(self._shapes, BATCHES, strict=True):
-            missing = [name for name in names if name not in shapes]
-            shapes.update(measured_shapes(model, missing, batch) if missing else {})
+            missing = [name for name in dict.fromkeys(names) if name not in shapes]
+            with contextlib.suppress(ModelError):  # the graph does not run on zeros
+                shapes.update(measured_shapes(model, missing, batch) if missing else {})
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ def _range(step: _Step) -> Positions | None:
     if step.axis is None:
         if limit is None or delta == [0]:
             return None
-        return Positions.constant(np.arange(start[0], limit[0], delta[0], step.dtype))
+        return Positions.constant(np.arange(start[0], limit[0], delta[0]).astype(step.dtype))
     if (start, delta) != ([0], [1]) or not step.positions.is_batch_size(step.node.inputs[1]):
         return None
     return Positions(np.ones(1, step.dtype), np.zeros(1, step.dtype), 0, step.node.inputs[1])
@@ -221,10 +227,9 @@ def _expand(step: _Step) -> Positions | None:
 
 
 def _arithmetic(step: _Step) -> Positions | None:
-    known = [None if given is None else step.broadcast(given) for given in step.operands]
-    if len(known) != 2 or known[0] is None or known[1] is None:
+    left, right = (None if given is None else step.broadcast(given) for given in step.operands)
+    if left is None or right is None:
         return None
-    left, right = known
     size = left.size or right.size
     if step.node.op_type == "Mul":
         if left.slope.any() and right.slope.any():
@@ -254,13 +259,15 @@ def _slice(step: _Step) -> Positions | None:
     steps = step.constants(4) if input_of(step.node, 4) is not None else [1] * len(starts)
     if axes is None or steps is None or given.axis != step.axis or any(each != 1 for each in steps):
         return None
-    along = [(start, end) for start, end, axis in zip(starts, ends, axes, strict=True) if axis % len(step.shape) == step.axis]
-    return given if all(start == 0 and end >= _TO_THE_END for start, end in along) else None
+    along = [
+        (start, end) for start, end, axis in zip(starts, ends, axes, strict=True) if axis % len(step.shape) == step.axis
+    ]
+    return given if all(start == 0 and end >= TO_THE_END for start, end in along) else None
 
 
 _RULES: dict[str, Callable[[_Step], Positions | None]] = {
     **dict.fromkeys(("Add", "Mul", "Sub"), _arithmetic),
-    **dict.fromkeys(("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), _same_elements),
+    **dict.fromkeys(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), _same_elements),
     "Concat": _concat,
     "Expand": _expand,
     "Range": _range,

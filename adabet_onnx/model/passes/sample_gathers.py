@@ -54,10 +54,10 @@ def _rewrite(node: ir.Node, positions: BatchPositions, names: set[str | None]) -
         return False
     length, row = known
     if node.op_type == "Gather":
-        picked = None if node.attributes.get_int("axis", 0) != 0 else _picked(indices, length)
+        picked = None if node.attributes.get_int("axis", False) else _picked(indices, length)
     else:
         depth = indices.offset.shape[-1]
-        picked = None if length != 1 or node.attributes.get_int("batch_dims", 0) else _picked_by_axes(indices, row)
+        picked = None if length != 1 or node.attributes.get_int("batch_dims", False) else _picked_by_axes(indices, row)
         length, row = math.prod(row[: depth - 1]), row[depth - 1 :]
     if picked is None or not all(row) or picked.size == 0:
         return False
@@ -75,7 +75,7 @@ def _picked(indices: Positions, length: int) -> np.ndarray | None:
     """The rows that are read of every sample; None if they are not all its own."""
     if np.any(indices.slope != length) or np.any(indices.offset < 0) or np.any(indices.offset >= length):
         return None
-    return indices.offset[0]
+    return np.asarray(indices.offset[0])
 
 
 def _picked_by_axes(indices: Positions, row: tuple[int, ...]) -> np.ndarray | None:
