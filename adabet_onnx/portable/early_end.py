@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from ..model.uses import ancestors, dependents, reads, subgraphs
+from ..showing import counted
 from .cut import HEAVY
-from .sample_layout import Kind, Place
+from .sample_layout import Kind, Place, SampleLayout
 
 
 def early_end(graph: ir.Graph, data: Collection[str], places: Mapping[ir.Value, Place]) -> str | None:
@@ -29,11 +30,12 @@ def early_end(graph: ir.Graph, data: Collection[str], places: Mapping[ir.Value, 
     if not again:
         return None
     before = ancestors([value for node in again for value in node.outputs])
-    first = next(node for node in mixed if node in before and not any(places[v] is Kind.TAIL for v in reads(node) if v))
+    candidates = [node for node in mixed if node in before]
+    having = (node for node in candidates if any(isinstance(places[v], SampleLayout) for v in reads(node) if v))
+    first = next(having, candidates[0])
     kinds = ", ".join(sorted({node.op_type for node in again}))
-    many = f"{len(again)} heavy operator{'' if len(again) == 1 else 's'}"
     return (
         f"the frozen part ends before node {first.name!r} ({first.op_type}): the values that it makes are not known to "
-        f"be computed for each sample by itself. So every step computes {many} ({kinds}) again "
-        "that no training changes"
+        f"be computed for each sample by itself. So every step computes {counted(len(again), 'heavy operator')} "
+        f"({kinds}) again that no training changes"
     )

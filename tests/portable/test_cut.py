@@ -30,6 +30,7 @@ from adabet_onnx import (
     predict,
 )
 from adabet_onnx.cost.graphs import selection_with
+from adabet_onnx.cost.overview import overview
 from adabet_onnx.files import sha256_of_files
 from adabet_onnx.portable.features import Features
 from adabet_onnx.portable.per_sample import places
@@ -639,17 +640,22 @@ def test_a_folder_of_version_1_trains_evaluates_predicts_and_exports(old, tmp_pa
 # Where the frozen part ends too early
 
 
-def turned(layers: tuple[str, ...], folder: Path) -> list[str]:
-    """Train these layers of a classifier behind a graph that reads the batch by indices; what the manifest says."""
+def notes(layers: tuple[str, ...], folder: Path) -> list[str]:
+    """What the manifest says about a training of these layers."""
     model = open_model(cuts.by_indices())
     return make_artifacts(model, selected(model, *layers), folder, backend="portable").notes
 
 
 def test_a_note_names_the_node_where_the_frozen_part_ends(tmp_path):
-    (note,) = turned(("fc",), tmp_path / "a")
+    (note,) = notes(("fc",), tmp_path / "a")
     assert note == (
-        "the frozen part ends before node 'positive' (ScatterND): the values that it makes are not known to be "
-        "computed for each sample by itself. So every step computes 1 heavy operator (MatMul) again that no training "
-        "changes"
+        "the frozen part ends before node '/index' (Add): the values that it makes are not known to be computed for "
+        "each sample by itself. So every step computes 1 heavy operator (MatMul) again that no training changes"
     )
-    assert turned(("hidden",), tmp_path / "b") == []  # what is computed again is trained
+    assert notes(("hidden", "fc"), tmp_path / "b") == []  # what is computed again is trained
+
+
+def test_a_note_on_the_predicted_cost(tmp_path):
+    model = open_model(cuts.by_indices())
+    (note,) = overview(model, selected(model, "fc"), batch_size=4).notes
+    assert note.startswith("the frozen part ends before node '/index' (Add)")
