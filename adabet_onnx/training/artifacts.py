@@ -165,7 +165,7 @@ def _manifest(
 ) -> dict[str, Any]:
     axis = class_axis(tuple(logits_shape), choices.class_axis, choices.loss)
     outputs = logits_shape[-1 if axis is None else axis] if len(logits_shape) > 1 else 1
-    files = entries.pop("files")
+    files, notes = entries.pop("files"), entries.pop("notes", [])
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -185,7 +185,7 @@ def _manifest(
         "selection": selection.to_json(),
         "preprocessing": selection.preprocessing,
         "classes": selection.classes,
-        "notes": list(prepared.notes),
+        "notes": [*prepared.notes, *notes],
         "checked": None,
         "versions": {
             "adabet-onnx": __version__,
