@@ -40,7 +40,7 @@ quick: $(VENV)/.test check
 
 # samples/ios in Swift, where there is a compiler: swiftc, or what SWIFTC names (tests/device_sources/swift_chroot.sh makes one).
 samples-swift: $(VENV)/.test .venv-inference/.installed build/onnxruntime/.installed
-	$(BIN)/python -m pytest tests/device/test_device_swift.py tests/device/test_device_swift_checks.py
+	$(BIN)/python -m pytest tests/device -k swift
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

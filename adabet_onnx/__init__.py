@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from .device.delta import load_delta
     from .device.deltas import apply_delta, save_delta
     from .device.menu import make_menu
-    from .device.package import DeviceScoring, Packing, make_device
+    from .device.package import make_device
+    from .device.packing import DeviceScoring, Packing
     from .fleet.apps import write_fleet_app
     from .fleet.deltas import merge_deltas
     from .fleet.options import Fleet
@@ -138,11 +139,11 @@ _HOMES = {
     "Choices": ".trainability.choices",
     "Choosing": ".selection.options",
     "Data": ".data.data",
-    "DeviceScoring": ".device.package",
+    "DeviceScoring": ".device.packing",
     "Fleet": ".fleet.options",
     "Model": ".model.open",
     "Outcome": ".outcome",
-    "Packing": ".device.package",
+    "Packing": ".device.packing",
     "Plan": ".study.plan",
     "Predictor": ".cost.predict",
     "Preprocessing": ".data.preprocess",

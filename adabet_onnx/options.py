@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import UsageError
+from .option_places import option_places
 
 Options = TypeVar("Options")
 _P = ParamSpec("_P")
@@ -81,7 +82,7 @@ def typed(function: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             bound = signature.bind(*arguments, **options)
         except TypeError as error:
-            raise TypeError(f"{function.__qualname__}() {error}") from None
+            raise TypeError(f"{function.__qualname__}() {error}{_remedy(error, signature, options, space)}") from None
         for name, value in bound.arguments.items():
             hint = _hint(str(signature.parameters[name].annotation), space)
             if hint is not None:
@@ -89,6 +90,16 @@ def typed(function: Callable[_P, _R]) -> Callable[_P, _R]:
         return function(*bound.args, **bound.kwargs)
 
     return inner
+
+
+def _remedy(error: TypeError, signature: inspect.Signature, given: Mapping[str, Any], space: dict[str, Any]) -> str:
+    """Where an unexpected keyword argument belongs; empty if no options class has it."""
+    unknown = next((name for name in given if f"unexpected keyword argument {name!r}" in str(error)), None)
+    if unknown is None:
+        return ""
+    parameters = ((name, str(parameter.annotation), space) for name, parameter in signature.parameters.items())
+    places = option_places(unknown, parameters)
+    return f". Give {' or '.join(places)}" if places else ""
 
 
 def check_word(what: str, value: object, known: Iterable[str]) -> None:

@@ -55,6 +55,7 @@ class Outcome:
         predicted: costs predicted from the graphs that would run, if not all were measured; None if all were, or if
             they cannot be predicted.
         warnings: reasons why the training may have learned nothing, one sentence each; see `training.learning_check`.
+        notes: remarks on the graphs that were trained, one sentence each; see `Manifest.notes`.
         advice: advice on the learning rate drawn from the training's losses, or None.
         learning_rate: learning rate of the first step; None if there was no step.
         rates: the search for that rate; None if the rate was given.
@@ -108,6 +109,7 @@ class Outcome:
     rates: Rates | None = None
     validation_samples: int = 0
     kept_epoch: int | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dataframe(self, library: str | None = None) -> Any:
         """Return a data frame with a row for each epoch; the columns are those of metrics.jsonl.
@@ -315,6 +317,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "predicted": None if outcome.predicted is None else outcome.predicted.to_json(),
         "trainable_layers": outcome.trainable_layers,
         "warnings": list(outcome.warnings),
+        "notes": list(outcome.notes),
         "advice": outcome.advice,
         "learning_rate": outcome.learning_rate,
         "rates": None if outcome.rates is None else outcome.rates.to_json(),

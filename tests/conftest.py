@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -65,12 +66,28 @@ def _one_thread():
         yield
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Deselect tests that need Swift if there is no compiler, as on Debian 12, on which CI runs."""
+    """Deselect tests that need Swift if there is no compiler, as on Debian 12, on which CI runs.
+
+    Tests of samples for devices come by language, so that as few workers as possible compile the same.
+    """
     needing = [] if SWIFT else [item for item in items if item.get_closest_marker("swift")]
     if needing:
         config.hook.pytest_deselected(items=needing)
         items[:] = [item for item in items if item not in needing]
+    of_devices = [item for item in items if device_language(item)]
+    if of_devices:
+        place = items.index(of_devices[0])
+        items[:] = [item for item in items if not device_language(item)]
+        items[place:place] = sorted(of_devices, key=device_language)
+
+
+def device_language(item: pytest.Item) -> str:
+    """The language of a test of samples in C, C#, Kotlin or Swift, by its parameter or module; or nothing."""
+    module = re.match(r"test_device_(c|csharp|jvm|swift|languages)(_|$)", item.path.stem)
+    name = module.group(1) if module else ""
+    return item.callspec.params["language"] if name == "languages" else name
 
 
 def missing(reason: str) -> NoReturn:

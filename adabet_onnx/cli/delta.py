@@ -80,7 +80,10 @@ def show_(delta: Path, as_json: bool, quiet: bool) -> None:
 
 
 @click.command(
-    "apply", cls=Command, epilog="JSON: output, written (model: an ONNX model; selected: a file for a device package)."
+    "apply",
+    cls=Command,
+    epilog="JSON: output, written (model: an ONNX model; selected: a file for a device package), replaces (the file of "
+    "the package that it takes the place of, or null).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("delta", type=FILE)
@@ -89,21 +92,30 @@ def show_(delta: Path, as_json: bool, quiet: bool) -> None:
 def apply(folder: Path, delta: Path, output: Path, as_json: bool, quiet: bool) -> None:
     """Apply a delta to the model that it belongs to.
 
-    For an artifacts folder DIR, the adapted ONNX model is written; for a device package DIR, its file of trained values
-    (which the package's personal model reads, if it has one).
+    For an artifacts folder DIR, the adapted ONNX model is written; for a device package DIR, its file of trained
+    values, which the package's personal model reads, if it has one: selected.bin, or HEAD.selected.bin for the choice
+    HEAD of a menu.
 
     \b
     Example:
       adabet-onnx delta apply artifacts/ personal.safetensors -o adapted.onnx
-      adabet-onnx delta apply device/ personal.safetensors -o selected.bin
+      adabet-onnx delta apply device/ personal.safetensors -o device/selected.bin
     """
+    from ..device.delta import load_delta
     from ..device.deltas import MODEL, apply_delta
+    from ..device.description import load_device
 
-    written = apply_delta(folder, delta, output)
+    loaded = load_delta(delta)
+    written = apply_delta(folder, loaded, output)
+    entry = None if written == MODEL else load_device(folder, verify=False).entry(loaded.entry)
     if as_json:
-        show_json({"output": str(output), "written": written})
+        replaces = None if entry is None else entry.selected
+        show_json({"output": str(output), "written": written, "replaces": replaces})
         return
-    content = "the adapted model" if written == MODEL else "the trained values, in the form of the device package"
+    content = "the adapted model"
+    if entry is not None:
+        use = "" if entry.model is None else f": in its place, {entry.model} is the personal model"
+        content = f"the trained values of {entry.name}, in the form of {entry.selected}{use}"
     show(f"{output}: {content}", quiet)
 
 

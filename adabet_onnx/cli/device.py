@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..showing import counted
 from ..sizes import size_text
-from ..vocabulary import DEVICE_PROFILES, STARTS
+from ..vocabulary import AUTO, DEVICE_PROFILES, STARTS
 from . import artifact_options, options, scoring_options
 from .common import Bindings, bound_model
 from .layout import SCORING, Command, Declared, together
@@ -16,7 +17,7 @@ from .parameters import FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
 if TYPE_CHECKING:
-    from ..device.package import Packing
+    from ..device.packing import Packing
 
 _SCORING = ("samples", "subset_size", "subsets", "seed")
 
@@ -32,9 +33,11 @@ _packing = together(
     ),
     artifact_options.profile.varied(choices=DEVICE_PROFILES),
     artifact_options.ort_format,
+    options.epochs.varied(default=5, help="Passes over the device's data, unless its program chooses another number."),
     options.seed,
 )
-_EPILOG = "JSON: the content of device.json, and output"
+_RATE = "Learning rate of training on the device, unless its program chooses another."
+_EPILOG = "JSON: the content of device.json, output, notes"
 
 
 @click.command(cls=Command, epilog=f"{_EPILOG}.")
@@ -48,6 +51,8 @@ _EPILOG = "JSON: the content of device.json, and output"
     group="Artifacts",
     help="Initial values of training on the device: those of the last training of DIR, if any, or the model's.",
 )
+@options.rate.varied(shown="that of the last training of DIR, else the optimizer's usual one", help=_RATE)
+@options.batch_size.varied(shown="that of the last training of DIR, else 32")
 @_packing
 def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Write a device package from the artifacts in DIR.
@@ -87,6 +92,8 @@ def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, *
 )
 @options.objective
 @artifact_options.recompute
+@options.rate.varied(shown="the optimizer's usual one", help=_RATE)
+@options.batch_size
 @_packing
 @artifact_options.check
 def menu(
@@ -107,7 +114,7 @@ def menu(
 
     \b
     Example:
-      adabet-onnx menu model.onnx --scores scores.json -o device/
+      adabet-onnx menu model.onnx --scores scores.json -o device/ --lr 0.03
     """
     from ..device.menu import make_menu
     from ..model.open import open_model
@@ -134,34 +141,49 @@ def menu(
 
 def _take_packing(settings: dict[str, Any]) -> Packing:
     """Move the options of a package into a `Packing`."""
-    from ..device.package import DeviceScoring, Packing
+    from ..device.packing import DeviceScoring, Packing
     from ..errors import UsageError
 
-    sketch = settings.pop("sketch")
+    sketch, rate = settings.pop("sketch"), settings.pop("learning_rate")
     if isinstance(sketch, str):
         raise UsageError(f"a package needs a fixed sketch size: --sketch 1024, not --sketch {sketch}.")
+    if rate == AUTO:
+        raise UsageError("devices do not search for a learning rate: give a number, such as --lr 0.03, not --lr auto.")
     scoring = DeviceScoring(sketch=sketch, **{name: settings.pop(name) for name in _SCORING})
     return Packing(
         scoring=scoring if settings.pop("scoring") else None,
         profile=settings.pop("profile"),
         ort_format=settings.pop("ort_format"),
+        learning_rate=rate,
+        batch_size=settings.pop("batch_size"),
+        epochs=settings.pop("epochs"),
     )
 
 
 def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> None:
+    from ..device.package import FILE
     from ..report.device import package_table
+    from ..report.grouping import by_reason
 
     if as_json:
         show_json({"output": str(output), **content})
         return
     show(package_table(content), quiet)
-    for name, reason in content.get("left_out", {}).items():
-        show(f"left out: {name}: {reason}", quiet)
+    for reason, names in by_reason(content.get("left_out", {})).items():
+        show(f"left out: {', '.join(names)}: {reason}", quiet)
+    training = content["training"]
+    show(
+        f"training: learning rate {training['learning_rate']:g}, batch size {training['batch_size']}, "
+        f"{counted(training['epochs'], 'epoch')}, unless the device's program chooses others",
+        quiet,
+    )
+    for note in content["notes"]:
+        show(f"note: {note}", quiet)
     if content["preprocessing"] is None:
         show("note: no preprocessing is known: the device must supply inputs in the form that the model takes", quiet)
-    size = sum(int(file["bytes"]) for file in content["files"])
+    sizes = [(output / FILE).stat().st_size, *(int(file["bytes"]) for file in content["files"])]
     show(
-        f"{output}: {len(content['files'])} files, {size_text(size)}; any onnxruntime from "
+        f"{output}: {len(sizes)} files, {size_text(sum(sizes))}; any onnxruntime from "
         f"{content['oldest_onnxruntime']} on",
         quiet,
     )

@@ -69,6 +69,20 @@ class Limit(click.ParamType["int | Share"]):
         return kind.convert(value, param, ctx)
 
 
+class Factor(click.ParamType["float"]):
+    """A number, or a fraction of two: 0.5, 1/255."""
+
+    name = "factor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the value, or fail with click's error."""
+        above, _, below = str(value).partition("/")
+        try:
+            return float(above) / float(below or 1)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a number or a fraction such as 1/255.", param, ctx)
+
+
 class Numbers(click.ParamType["tuple[float, ...]"]):
     """Numbers separated by commas: 0.485,0.456,0.406."""
 

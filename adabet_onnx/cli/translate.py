@@ -28,9 +28,9 @@ _SAME = (  # the option has the name of the parameter
     "keep_features keep_tail label_smoothing layers layout local_epochs local_steps logits loss malicious "
     "max_accumulate max_memory max_norm max_step_time max_update mean measure minimum model momentum num_classes "
     "optimizer order ort_format partition patience per_round personal preset privacy_clip privacy_noise profile "
-    "provider proximal ray recompute resume retries rho rounds samples save_predictions scale schedule seed seeds "
-    "server_rate sketch start std strategies strategy subset_size subsets threads train_samples validation views "
-    "weight_decay weights "
+    "provider proximal ray recompute resume retries rho rounds samples save_predictions scale schedule scores seed "
+    "seeds server_rate sketch start std strategies strategy subset_size subsets threads train_samples validation "
+    "views weight_decay weights "
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "bind": "--input",
@@ -112,6 +112,7 @@ _TEXT_KEYS = frozenset(
         "because",
         "features",
         "hint",
+        "left_out",
         "notes",
         "not_measured",
         "reason",

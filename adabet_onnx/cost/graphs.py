@@ -36,6 +36,7 @@ class StepGraph:
         state_bytes: size of the optimizer's state, including updated running statistics.
         large_bytes: the part of both in tensors that `runtime.frugal_loading` returns to the system once freed.
         frozen: the graph that runs before all steps, from the model's inputs to ``data``; None if there is none.
+        note: where the frozen graph ends too early, or None: see `portable.early_end`.
         stored_bytes: size of the features kept per sample, from which steps start; 0 if none are kept.
     """
 
@@ -47,6 +48,7 @@ class StepGraph:
     state_bytes: int
     large_bytes: int = 0
     frozen: ir.Model | None = None
+    note: str | None = None
     stored_bytes: int = 0
 
 
@@ -100,6 +102,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
         large_bytes=sum(size for size in sizes if size >= runtime.LARGE_BLOCK),
         frozen=step.frozen if computed else None,
+        note=step.note,
         stored_bytes=sum(kept.bytes for kept in step.boundary) if computed else 0,
     )
 

@@ -241,6 +241,8 @@ def _predicted(predictor: Predictor, selection: Selection | None, report: Callab
         rows["selection"] = predictor.training(
             selection.parameters, selection.layers, accumulate=parts, channels=selection.channels
         )
+        note = predictor.note(selection)
+        notes += [] if note is None else [note]
         if parts > 1:
             notes.append(f"the selection's batch is forwarded {size // parts} samples at a time")
         chosen["selection"] = selection

@@ -218,18 +218,28 @@ class Predictor:
         """
         if accumulate < 1 or self.batch_size % accumulate:
             raise UsageError(f"a batch of {self.batch_size} cannot be split into {accumulate} equal micro-batches.")
-        part = tuple((name, tuple(indices)) for name, indices in (channels or {}).items())
-        key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part)
+        key = _key(parameters, layers, channels)
         with _garbage_collection_paused():
-            if key not in self._steps:
-                selection = selection_with(self.model, *key[:2], dict(part))
-                build = portable_step if self.backend == "portable" else ort_step
-                self._steps[key] = PredictedStep(
-                    build(self.model, selection, self.choices), packing=self.backend == "portable"
-                )
             if (key, accumulate) not in self._known:
-                self._known[key, accumulate] = self._of_step(self._steps[key], accumulate)
+                self._known[key, accumulate] = self._of_step(self._predicted_step(key), accumulate)
         return self._known[key, accumulate]
+
+    def note(self, selection: Selection) -> str | None:
+        """What makes a step of a selection dearer than it should be, or None.
+
+        Raises:
+            ModelError: a node on the backward path has no gradient.
+        """
+        return self._predicted_step(_key(selection.parameters, selection.layers, selection.channels)).graph.note
+
+    def _predicted_step(self, key: _Trained) -> PredictedStep:
+        if key not in self._steps:
+            selection = selection_with(self.model, *key[:2], dict(key[2]))
+            build = portable_step if self.backend == "portable" else ort_step
+            self._steps[key] = PredictedStep(
+                build(self.model, selection, self.choices), packing=self.backend == "portable"
+            )
+        return self._steps[key]
 
     def everything(self) -> Prediction:
         """Predict the cost of a step that trains all layers that can be trained.
@@ -328,6 +338,13 @@ class Predictor:
             with_more_bytes=tail - work.let_go,
             with_fewer_bytes=memory.least_frozen,
         )
+
+
+def _key(
+    parameters: Sequence[str], layers: Sequence[str] | None, channels: Mapping[str, Sequence[int]] | None
+) -> _Trained:
+    part = tuple((name, tuple(indices)) for name, indices in (channels or {}).items())
+    return tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ class Feeder:
             if len(names) != 1:
                 raise DataError(
                     f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names "
-                    "to arrays."
+                    "to arrays, or an .npz file with arrays of these names."
                 )
             return {names[0]: by_name[""]}
         if set(by_name) != set(names):

@@ -186,7 +186,8 @@ class Preprocessing:
     """How stored data is converted to model input: fed = (x * scale - mean) / std.
 
     Values that are not given follow from the preset; `Preprocessing()` is the default of all functions. If a number is
-    given and the preset is ``auto``, the others default to scale 1, mean 0 and std 1.
+    given and the preset is ``auto``, the others default to scale 1, mean 0 and std 1; for integers of 0 to 255, a mean
+    and a std of at most 1 then need a scale or a preset, because they usually belong to x / 255.
 
     Attributes:
         preset: ``auto``, ``unit`` (x / 255), ``imagenet`` (x / 255 with the usual mean and standard deviation) or
@@ -233,10 +234,13 @@ class Preprocessing:
             stored: the arithmetic stored in a selection or manifest.
 
         Raises:
-            UsageError: ``auto`` finds no information, or no input can take the requested arithmetic.
+            UsageError: ``auto`` finds no information, mean and std may belong to another scale, or no input can take
+                the requested arithmetic.
         """
         takes_floats = any(spec.dtype == "float32" for spec in model.inputs)
         data = "integer" if integer_data and takes_floats else "float"
+        if data == "integer":
+            self._check_scale()
         base = self._base(model, data, stored)
         if base is None:
             raise UsageError(
@@ -250,6 +254,19 @@ class Preprocessing:
         used = self._override(base, data, swapped)
         check_applicable(model, used)
         return used
+
+    def _check_scale(self) -> None:
+        """Reject a mean and a std of images between 0 and 1 if they would apply to values of 0 to 255."""
+        mean, std = _numbers("mean", self.mean) or (0.0,), _numbers("std", self.std) or (1.0,)
+        changes = any(mean) or any(number != 1 for number in std)
+        if self.preset != "auto" or self.scale is not None or not changes:
+            return
+        if max(map(abs, (*mean, *std))) <= 1:
+            raise UsageError(
+                "a mean and a standard deviation of at most 1 usually belong to images between 0 and 1, but these "
+                "images have values of 0 to 255. Give `preset='unit'` too (mean and std then apply to x/255), or "
+                "`scale=1` if they apply to x."
+            )
 
     def _base(self, model: Model, data: str, stored: Arithmetic | None) -> Arithmetic | None:
         if self.preset != "auto":

@@ -164,6 +164,24 @@ def check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
             )
 
 
+def check_model(delta: Delta, model_sha256: str, *, where: str) -> None:
+    """Check that a delta belongs to a model.
+
+    Args:
+        delta: the delta to apply.
+        model_sha256: SHA-256 of the model.
+        where: the name of the folder or package, for messages.
+
+    Raises:
+        RecordError: it belongs to another.
+    """
+    if delta.model_sha256 != model_sha256:
+        raise RecordError(
+            f"{delta.path} belongs to another model, with the SHA-256 {delta.model_sha256}: that of {where} is "
+            f"{model_sha256}. Apply it to artifacts or a package of its own model."
+        )
+
+
 def check_fits(delta: Delta, shapes: Shapes, *, model_sha256: str, where: str) -> None:
     """Check that a delta belongs to a model and has exactly the tensors that are trained there.
 
@@ -176,11 +194,7 @@ def check_fits(delta: Delta, shapes: Shapes, *, model_sha256: str, where: str) -
     Raises:
         RecordError: the delta belongs to another model, or tensors differ.
     """
-    if delta.model_sha256 != model_sha256:
-        raise RecordError(
-            f"{delta.path} belongs to another model, with the SHA-256 {delta.model_sha256}: that of {where} is "
-            f"{model_sha256}. Apply it to artifacts or a package of its own model."
-        )
+    check_model(delta, model_sha256, where=where)
     for name, array in delta.tensors.items():
         if name not in shapes:
             raise RecordError(f"{delta.path} has a tensor {clipped(name)!r}, which is not trained in {where}.")

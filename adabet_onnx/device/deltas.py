@@ -15,7 +15,7 @@ from ..options import typed
 from ..training.export import proto_with, write_adapted
 from ..training.history import PROPERTY, keep_own_files, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
-from .delta import Delta, check_fits, load_delta, write_delta
+from .delta import Delta, check_fits, check_model, load_delta, write_delta
 from .description import FILE as DEVICE
 from .description import is_device, load_device
 from .parts import Device, PackageEntry
@@ -117,8 +117,12 @@ def selected_bytes(device: Device, delta: Delta) -> bytes:
     """
     names = [entry.name for entry in device.entries]
     if delta.entry not in names:
+        check_model(delta, device.model_sha256, where=str(device.folder))
         known = ", ".join(map(repr, names))
-        raise RecordError(f"{delta.path} is for the entry {delta.entry!r}, but {device.folder} has {known}.")
+        raise RecordError(
+            f"{delta.path} is for the entry {delta.entry!r}, but {device.folder} has {known}. Apply it to the "
+            "artifacts or package that it was trained with, or train an entry of this package."
+        )
     entry: PackageEntry = device.entry(delta.entry)
     shapes = {tensor.name: tensor.shape for tensor in entry.personal}
     check_fits(delta, shapes, model_sha256=device.model_sha256, where=f"entry {entry.name!r} of {device.folder}")

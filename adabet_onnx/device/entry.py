@@ -59,8 +59,11 @@ class EntryWriter:
         self.graphs: list[ir.Model] = []
         self.outputs: list[dict[str, Any]] = []
 
-    def write(self) -> dict[str, Any]:
+    def write(self, forward_batch: int | None = None) -> dict[str, Any]:
         """Write the files, compare them with the artifacts, and return the entry of device.json.
+
+        Args:
+            forward_batch: the only batch size that the frozen graph takes; None: any.
 
         Raises:
             CheckError: a graph computes something other than the artifacts.
@@ -93,7 +96,7 @@ class EntryWriter:
             "logits_shape": list(manifest.logits_shape),
             "class_axis": manifest.class_axis_entry,
             "tensors": [tensor.to_json() for tensor in tensors],
-            "memory": self._memory(),
+            "memory": self._memory(forward_batch),
             "multiply_adds": work,
         }
         self._compare(entry, values)
@@ -115,13 +118,14 @@ class EntryWriter:
             for entry in self.manifest.boundary
         ]
 
-    def _memory(self) -> list[list[int]]:
+    def _memory(self, forward_batch: int | None) -> list[list[int]]:
         """Memory by batch size: the larger of step and frozen pass, plus the state twice; see `portable/memory`."""
         state = self.tensors[-1].end
         memory = []
         for batch in BATCHES:
-            passes = [self.manifest.predicted_bytes(f"predicted_{name}_bytes", batch) for name in ("step", "frozen")]
-            memory.append([batch, max(passes) + 2 * state])
+            step = self.manifest.predicted_bytes("predicted_step_bytes", batch)
+            frozen = self.manifest.predicted_bytes("predicted_frozen_bytes", forward_batch or batch)
+            memory.append([batch, max(step, frozen) + 2 * state])
         return memory
 
     def _compare(self, entry: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..data.preprocess import stored_in
-from ..errors import AdabetError, ModelError, UsageError
+from ..errors import AdabetError, ModelError, RecordError, UsageError
 from ..files import replacing_folder, temporary_folder
+from ..model.bindings import binding_mismatch
 from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
@@ -19,7 +20,8 @@ from ..selection.record import Selection
 from ..selection.strategies import select
 from ..trainability.choices import Choices
 from ..training.artifacts import make_artifacts
-from .package import FILE, PackageWriter, Packing, check_backend, check_replaceable
+from .package import FILE, PackageWriter, check_backend, check_replaceable
+from .packing import Packing
 
 ENTRIES = 8
 # The offered choices, the most useful first: name, strategy, share of the layers, and whether scores are needed.
@@ -67,7 +69,8 @@ def make_menu(
         progress: called with the current activity, the steps done and the total number of steps.
 
     Returns:
-        The content of device.json, and additionally, under ``left_out``, the reasons why choices are missing, by name.
+        The content of device.json, and additionally ``left_out``, the reasons why choices are missing, by name, and
+        ``notes``, what a user should know, a sentence each.
 
     Raises:
         CheckError: a graph does not compute what it should.
@@ -90,6 +93,8 @@ def make_menu(
         )
     known = load_scores(scores) if isinstance(scores, str | os.PathLike) else scores
     opened = open_model(model, bind=None if known is None or isinstance(model, Model) else known.inputs)
+    if known is not None:
+        _check_scores(known, opened)
     packing = packing or Packing()
     check_replaceable(device)
     left_out: dict[str, str] = {}
@@ -123,15 +128,31 @@ def make_menu(
     return {**content, "left_out": left_out}
 
 
+def _check_scores(scores: Scores, model: Model) -> None:
+    """Check that scores are those of a model.
+
+    Raises:
+        RecordError: they are of another model.
+    """
+    if scores.model_sha256 != model.sha256:
+        recorded = "" if scores.model_file is None else f", recorded as {scores.model_file}"
+        raise RecordError(
+            binding_mismatch(scores.inputs, model.bound)
+            or f"the scores are of another model (SHA-256 {scores.model_sha256[:12]}...{recorded}; {model.name} has "
+            f"{model.sha256[:12]}...). Give that model, or score this one: `score(model, data)`."
+        )
+
+
 def _offers(
     model: Model, scores: Scores | None, most: int, left_out: dict[str, str]
 ) -> Iterator[tuple[str, Selection]]:
-    """Different selections, with names."""
-    seen: set[tuple[str, ...]] = set()
+    """Different selections, with names; the reasons why others are missing are put into `left_out`."""
+    seen: dict[tuple[str, ...], str] = {}
     for name, strategy, rho, scored in _OFFERS:
         if len(seen) == most:
             return
         if scored and scores is None:
+            left_out[name] = "scores are needed (`scores`)"
             continue
         try:
             selection = select(model if scores is None else scores, strategy=strategy, rho=rho)
@@ -139,8 +160,9 @@ def _offers(
             left_out[name] = str(error)
             continue
         if selection.parameters in seen:
+            left_out[name] = f"the same layers as {seen[selection.parameters]}"
             continue
-        seen.add(selection.parameters)
+        seen[selection.parameters] = name
         if scores is None:
             stored = stored_in(model.graph)
             classes = model.metadata("classes")

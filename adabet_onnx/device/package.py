@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,104 +18,26 @@ from ..errors import OutputError, UsageError
 from ..files import replacing_folder, sha256_of_files
 from ..model.dims import count, dims
 from ..model.open import Model, open_model
-from ..options import check_fields, typed
+from ..options import typed
 from ..portable.opset import lower_opset, oldest_runtime
 from ..portable.profiles import fit_profile
 from ..portable.shapes import annotate
 from ..portable.weights import FILE as WEIGHTS
 from ..portable.weights import WeightsWriter
 from ..scoring.probes import add_probes
-from ..showing import changed, named
+from ..showing import named
 from ..training.history import PROPERTY, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
-from ..training.settings import BATCH_SIZE, LEARNING_RATES
 from ..version import __version__
-from ..vocabulary import AUTO, DEVICE_PROFILES, STARTS
+from ..vocabulary import STARTS
 from .entry import EntryWriter, operators
 from .graphs import fix_samples
 from .ort_format import as_ort
+from .packing import DeviceScoring, Packing
+from .training_defaults import training_defaults
 
 FILE, FORMAT, VERSION = "device.json", "adabet-onnx/device", 1
 PROBES = "probes.onnx"
-EPOCHS = 5
-
-
-@dataclass(frozen=True)
-class DeviceScoring:
-    """How a device scores layers: the method of `score`, with sketches small enough for a phone.
-
-    Its rankings agree with those of `score` about as well as rankings from two different samples agree: Kendall's tau
-    was 0.92 to 0.95 (tests/benchmarks/bench_device_scoring.py).
-
-    Attributes:
-        samples: maximum number of samples.
-        subset_size: number of points for one Betti number.
-        subsets: number of Betti numbers per layer.
-        sketch: k, the approximate number of values that represent an activation; see `Scoring`.
-        seed: random seed of sketches and subsets.
-
-    Raises:
-        UsageError: a number is out of range.
-
-    Example:
-        >>> from adabet_onnx import DeviceScoring
-        >>> DeviceScoring(samples=32).samples
-        32
-    """
-
-    samples: int = 128
-    subset_size: int = 32
-    subsets: int = 64
-    sketch: int = 1024
-    seed: int = 0
-
-    __repr__ = changed
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name, least, most in (
-            ("samples", 8, 128),
-            ("subset_size", 4, 128),
-            ("subsets", 1, 4096),
-            ("sketch", 16, 1 << 20),
-            ("seed", 0, (1 << 32) - 1),
-        ):
-            number = getattr(self, name)
-            if not least <= number <= most:
-                raise UsageError(f"`{name}` must be from {least} to {most}, not {number}.")
-
-
-@dataclass(frozen=True)
-class Packing:
-    """The form of a package.
-
-    Attributes:
-        scoring: how a device scores layers; None: it cannot score.
-        profile: ``webgpu``: only operators and forms that ONNX Runtime's WebGPU provider supports. ``mobile``: graphs
-            without a backward pass take one sample at a time, because Core ML, NNAPI and XNNPACK need fixed shapes.
-            None: all of ONNX, any number of samples.
-        ort_format: write ``.ort`` files instead of ``.onnx``, with required_operators.config, for reduced builds of
-            ONNX Runtime.
-
-    Raises:
-        UsageError: the profile is unknown.
-
-    Example:
-        >>> from adabet_onnx import Packing
-        >>> Packing(profile="webgpu").ort_format
-        False
-    """
-
-    scoring: DeviceScoring | None = field(default_factory=DeviceScoring)
-    profile: str | None = None
-    ort_format: bool = False
-
-    __repr__ = changed
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.profile is not None and self.profile not in DEVICE_PROFILES:
-            raise UsageError(f"unknown `profile` {self.profile!r}: choose one of {', '.join(DEVICE_PROFILES)}.")
 
 
 @typed
@@ -136,7 +58,8 @@ def make_device(
         packing: form of the package; None: the defaults of `Packing`. Without a profile, that of the artifacts applies.
 
     Returns:
-        The content of device.json, as described in docs/device-package.md.
+        The content of device.json, as described in docs/device-package.md, and additionally, under ``notes``, what a
+        user should know, a sentence each.
 
     Raises:
         CheckError: a graph of the package computes something other than the artifacts.
@@ -243,7 +166,7 @@ class PackageWriter:
         if trained:
             self._started = trained_on(manifest.read_checkpoint(checkpoint, PROPERTY)[1])
         writer = EntryWriter(manifest, checkpoint, self._folder, self._weights, name, prefix, self._in_profile)
-        entry = writer.write()
+        entry = writer.write(self._forward_batch)
         self._graphs += writer.graphs
         self._entries.append(entry)
         self._outputs = self._outputs or writer.outputs
@@ -272,13 +195,14 @@ class PackageWriter:
         }
 
     def finish(self) -> dict[str, Any]:
-        """Write the graph for scoring and device.json, and return the content of the latter."""
+        """Write the graph for scoring and device.json, and return the content of the latter and ``notes``."""
         if self._packing.scoring is not None:
             self._add_scoring(self._packing.scoring)
         if (self._folder / WEIGHTS).stat().st_size == 0:
             (self._folder / WEIGHTS).unlink()
         opset = max(graph.opset_imports.get("") or 0 for graph in self._graphs)
         ir_version = max(graph.ir_version for graph in self._graphs)
+        training = training_defaults(self._packing, self._manifest.optimizer, self._started)
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -289,8 +213,9 @@ class PackageWriter:
             "ir_version": ir_version,
             "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators(self._graphs)),
             "profile": self._packing.profile,
-            "forward_batch": 1 if self._packing.profile == "mobile" else None,
+            "forward_batch": self._forward_batch,
             **self._description(),
+            "training": training.to_json(),
             "scoring": self._scoring,
             "entries": self._entries,
         }
@@ -302,13 +227,12 @@ class PackageWriter:
         ]
         content["weights"] = WEIGHTS if (self._folder / WEIGHTS).is_file() else None
         (self._folder / FILE).write_bytes(_written(content))
-        return content
+        return {**content, "notes": training.notes(self._entries[0]["memory"])}
 
     def _description(self) -> dict[str, Any]:
         """The part of device.json that all entries share."""
         manifest = self._manifest
         classes = self._started.get("classes") or manifest.classes
-        settings = self._started.get("settings") or {}
         has_classes = manifest.class_axis is not None or manifest.loss_function == "cross-entropy"
         return {
             "inputs": [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in manifest.input_details],
@@ -321,18 +245,7 @@ class PackageWriter:
             "loss": manifest.loss_function,
             "class_names": classes,
             "preprocessing": self._preprocessing(),
-            "training": {
-                "learning_rate": self._rate(settings.get("learning_rate")),
-                "batch_size": settings.get("batch_size") or BATCH_SIZE,
-                "epochs": EPOCHS,
-                "seed": 0,
-            },
         }
-
-    def _rate(self, given: Any) -> float:
-        """The learning rate of the last training, given or chosen automatically; else the optimizer's default."""
-        rate = (self._started.get("rates") or {}).get("rate") if given == AUTO else given
-        return float(rate or LEARNING_RATES[self._manifest.optimizer])
 
     def _preprocessing(self) -> dict[str, Any] | None:
         value = self._started.get("preprocessing") or self._manifest.preprocessing_entry
@@ -350,8 +263,12 @@ class PackageWriter:
             self._opened = open_model(self._manifest.float_file or self._manifest.file("model"))
         return self._opened
 
+    @property
+    def _forward_batch(self) -> int | None:
+        return 1 if self._packing.profile == "mobile" else None
+
     def _name(self) -> str:
-        return self._model().graph.graph.name or "model"
+        return self._manifest.model_name or self._model().graph.graph.name or "model"
 
     def _in_profile(self, model: ir.Model, name: str) -> None:
         """Convert a graph to the form that the profile requires, in place."""

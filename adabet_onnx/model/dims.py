@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from .shapes import BATCH
 
+TO_THE_END = 2**31 - 1  # a Slice whose end is at least this ends where its axis ends, however long it is
 Dim = int | str
 Dims = tuple[Dim, ...]
 

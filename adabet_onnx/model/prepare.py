@@ -26,12 +26,14 @@ from .logits_axes import shape_text
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
+from .passes.casts import ExplicitCasts
 from .passes.constants import FoldShapeArithmetic
 from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
 from .passes.pads import ExplicitPads, MergePads
 from .passes.reserved_names import RenameClashes
+from .passes.sample_gathers import GatherWithinSamples
 from .passes.slices import TrainSlices
 from .passes.transposes import ExplicitOrders
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
@@ -183,7 +185,9 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
 
 def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
     """Apply the few rewrites that the portable backend needs: constants, explicit pads, fewer nodes."""
+    ExplicitCasts()(graph)
     FoldShapeArithmetic(trainable)(graph)
+    GatherWithinSamples(trainable)(graph)
     for step in (
         ExplicitPads(infer_shapes(graph)),
         MergePads(),

@@ -59,6 +59,7 @@ class Graphs:
         update: takes parameters, gradients, state, learning rate and step number; returns new parameters and new state.
         evaluation: takes features, labels and parameters; returns loss and logits.
         boundary: the features.
+        note: where the frozen part ends too early: see `early_end`; or None.
         names: names of inputs and outputs.
         labels: the labels' input.
     """
@@ -69,6 +70,7 @@ class Graphs:
     update: ir.Model
     evaluation: ir.Model
     boundary: tuple[Boundary, ...]
+    note: str | None
     names: TrainingGraphNames
     labels: ir.Value
 
@@ -91,6 +93,7 @@ class StepGraphs:
     frozen: ir.Model
     model: ir.Model
     boundary: tuple[Boundary, ...]
+    note: str | None
     names: TrainingGraphNames
     labels: str
 
@@ -108,10 +111,11 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     whole = _whole_graphs(prepared, recipe)
     data = [name for _, name in prepared.inputs]
     graphs = [whole.step, whole.gradients, whole.evaluation]
-    frozen, boundary = split_at_cut(graphs, data, whole.names.labels, recipe.allowed)
+    frozen, boundary, note = split_at_cut(graphs, data, whole.names.labels, recipe.allowed)
     _convolve(graphs, whole.names, recipe)
     update = update_graph(prepared, recipe, whole.names)
-    return Graphs(frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels)
+    graphs_of = whole.step, whole.gradients, update, whole.evaluation
+    return Graphs(frozen, *graphs_of, boundary, note, whole.names, whole.labels)
 
 
 def whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
@@ -149,9 +153,9 @@ def _step(prepared: Prepared, recipe: Recipe, segments: int) -> StepGraphs:
     draft, labels = _step_draft(prepared, recipe, segments)
     model = draft.finish_step()
     name = labels.name or ""
-    frozen, boundary = split_at_cut([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
+    frozen, boundary, note = split_at_cut([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
     _convolve([model], draft.names, recipe)
-    return StepGraphs(frozen, model, boundary, draft.names, name)
+    return StepGraphs(frozen, model, boundary, note, draft.names, name)
 
 
 def _convolve(models: Sequence[ir.Model], names: TrainingGraphNames, recipe: Recipe) -> None:

@@ -109,6 +109,7 @@ def write(
     offsets = _write_initial_values(prepared, graphs.names, folder)
     return {
         "files": files,
+        "notes": [] if graphs.note is None else [graphs.note],
         **_data_entries(prepared, graphs, recipe.loss),
         **_tensor_entries(prepared, graphs.names, offsets),
         "opset": required.opset,

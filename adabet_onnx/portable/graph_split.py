@@ -15,6 +15,7 @@ from ..model.shapes import BATCH
 from .batch_sizes import from_size, shown_dims
 from .builder import Builder
 from .cut import Crossing, Cut, find_cut
+from .early_end import early_end
 from .sample_layout import SampleLayout
 
 
@@ -43,7 +44,7 @@ class Boundary:
 
 def split_at_cut(
     models: Sequence[ir.Model], data: Sequence[str], labels: str, allowed: Collection[str] | None
-) -> tuple[ir.Model, tuple[Boundary, ...]]:
+) -> tuple[ir.Model, tuple[Boundary, ...], str | None]:
     """Split graphs at the cheapest cut.
 
     Args:
@@ -54,15 +55,16 @@ def split_at_cut(
         allowed: operators that may be used; None for all.
 
     Returns:
-        The graph from the model's inputs to the cut, and the values that cross it.
+        The graph from the model's inputs to the cut, the values that cross it, and what `early_end` says.
     """
     cut = find_cut(models, data)
+    note = early_end(models[0].graph, data, cut.places[0])
     names = _unused_names(models, cut.crossings)
     boundary = tuple(_boundary_of(crossing, name, data) for crossing, name in zip(cut.crossings, names, strict=True))
     frozen = _before(models[0], cut.crossings, boundary, data, allowed)
     for position, model in enumerate(models):
         _after(model, cut, position, boundary, data, labels, allowed)
-    return frozen, boundary
+    return frozen, boundary, note
 
 
 def _unused_names(models: Sequence[ir.Model], crossings: Sequence[Crossing]) -> list[str]:

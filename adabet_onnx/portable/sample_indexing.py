@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..model.dims import TO_THE_END
 from ..model.uses import input_of
 from .sample_node import Parts, SampledNode, parts_of
 
@@ -34,7 +35,7 @@ def gather_nd(sampled: SampledNode) -> Parts | None:
 
 
 def sliced(sampled: SampledNode) -> Parts | None:
-    """Along axes other than the batch."""
+    """Along axes other than the batch, or all of the batch in its order."""
     layout, rank = sampled.alone(), len(sampled.dims(0))
     starts = sampled.array(1)
     if layout is None or input_of(sampled.node, 1) is None:
@@ -49,7 +50,16 @@ def sliced(sampled: SampledNode) -> Parts | None:
         if array is None:
             return None
         axes = [int(axis) % rank for axis in array.reshape(-1)]
-    return parts_of(layout) if layout.axis not in axes else None
+    return parts_of(layout) if layout.axis not in axes or _takes_all(sampled, axes.index(layout.axis)) else None
+
+
+def _takes_all(sampled: SampledNode, entry: int) -> bool:
+    """Whether a Slice takes everything along the axis of this entry, however long it is."""
+    starts, ends, steps = sampled.array(1), sampled.array(2), sampled.array(4)
+    if starts is None or ends is None or (steps is None and input_of(sampled.node, 4) is not None):
+        return False
+    step = 1 if steps is None else steps.reshape(-1)[entry]
+    return bool(starts.reshape(-1)[entry] == 0 and ends.reshape(-1)[entry] >= TO_THE_END and step == 1)
 
 
 def pad(sampled: SampledNode) -> Parts | None:

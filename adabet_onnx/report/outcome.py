@@ -33,6 +33,7 @@ def outcome_text(outcome: Outcome) -> RenderableType:
         lines.append(Text(f"head      {outcome.fitted_alone or outcome.head_start}"))
     lines.append(Text(f"trained   {outcome.trained_text()}"))
     lines += [Text(f"warning   {text}", style="bold") for text in outcome.warnings]
+    lines += [Text(f"note      {text}") for text in outcome.notes]
     lines += [Text(f"hint      {text}") for text in _hints(outcome)]
     if outcome.not_measured is not None:
         lines.append(Text(f"not everything was measured: {outcome.not_measured}"))

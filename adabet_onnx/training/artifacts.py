@@ -165,7 +165,7 @@ def _manifest(
 ) -> dict[str, Any]:
     axis = class_axis(tuple(logits_shape), choices.class_axis, choices.loss)
     outputs = logits_shape[-1 if axis is None else axis] if len(logits_shape) > 1 else 1
-    files = entries.pop("files")
+    files, notes = entries.pop("files"), entries.pop("notes", [])
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -173,6 +173,7 @@ def _manifest(
         "files": files,
         "sha256": {what: sha256_of_files([folder / name]) for what, name in files.items()},
         "model_sha256": prepared.model.sha256,
+        "model_name": None if prepared.model.file is None else Path(prepared.model.file).name,
         **entries,
         "model_logits": prepared.model.logits,
         "bound": prepared.model.bound,
@@ -184,7 +185,7 @@ def _manifest(
         "selection": selection.to_json(),
         "preprocessing": selection.preprocessing,
         "classes": selection.classes,
-        "notes": list(prepared.notes),
+        "notes": [*prepared.notes, *notes],
         "checked": None,
         "versions": {
             "adabet-onnx": __version__,

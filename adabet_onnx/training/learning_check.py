@@ -29,6 +29,7 @@ from .baseline_loss import at_baseline, baseline_loss, format_loss, is_at_baseli
 _CHANCE = 0.05  # probability of reaching the accuracy by chance
 _LEAST_LABELS, _LEAST_COUNT, LEAST_UPDATES = 20, 5, 10
 _ROSE, _ROSE_ONCE, _PEAK = 1.02, 1.1, 1.5  # times the loss before; the same after a single epoch
+_WRONG_SCALE = 20  # times the baseline loss
 _BARELY, _LITTLE, _LOW = 0.9, 0.5, 0.25  # times the loss before; times the baseline loss
 
 
@@ -164,6 +165,25 @@ def rate_advice(
     return None
 
 
+def scaling_advice(rows: Sequence[Mapping[str, Any]], baseline: float) -> str | None:
+    """Return advice about preprocessing if the loss before training is far above that of guessing; else None.
+
+    Inputs of another scale than the model was trained with give logits, and so a loss, of that scale.
+
+    Args:
+        rows: the rows of metrics.jsonl.
+        baseline: see `baseline_loss`.
+    """
+    before = rows[0]["eval_loss"]
+    if before is None or before <= _WRONG_SCALE * baseline:
+        return None
+    return (
+        f"the loss before training was {format_loss(float(before))}, {before / baseline:.0f} times that of "
+        "guessing: check that inputs are scaled as for the model's first training (`preset`, or `scale`, `mean` and "
+        "`std`)"
+    )
+
+
 @dataclass(frozen=True)
 class _Change:
     """The change of a loss, ``training`` or ``validation``."""
@@ -220,10 +240,11 @@ def assess_training(
     arguments = loss, labels, classes or 1, smoothing, weights
     baseline, least = baseline_loss(*arguments), minimum_loss(*arguments)
     last = rows[-1]
+    scaling = None if classes is None else scaling_advice(rows, baseline)
     valid = updates >= LEAST_UPDATES and last["train_loss"] is not None
     return Learned(
         guessing=at_baseline(last["train_loss"], baseline, classes, least) if valid else None,
         chance=None if held_out is None or classes is None else at_chance(last["eval_accuracy"], held_out, classes),
-        advice=None if rate is None else rate_advice(rows, rate, baseline, least, searched=searched),
+        advice=None if rate is None else scaling or rate_advice(rows, rate, baseline, least, searched=searched),
         rate=rate,
     )

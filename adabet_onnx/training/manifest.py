@@ -5,6 +5,7 @@
     files           names of the backend's files (below) and of model (the graph to export into)
     sha256          of each of these files
     model_sha256    SHA-256 of the model the artifacts were made from
+    model_name      name of its file, without folders, or null if it was no file; absent in older files
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,

@@ -82,6 +82,7 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
     if preprocessing is not None:
         preprocessing_from_json(preprocessing, str(path))
     record.get_optional("bound", None, dict, type(None))
+    record.get_optional("model_name", None, str, type(None))
     record.get_optional("notes", [], list)
 
 

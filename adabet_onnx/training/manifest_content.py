@@ -24,6 +24,11 @@ class ManifestContent:
         return str(self.content["model_sha256"])
 
     @property
+    def model_name(self) -> str | None:
+        """Name of that model's file, without folders; None if it is unknown."""
+        return self.content.get("model_name")
+
+    @property
     def model_logits(self) -> str:
         """Name of the logits in the graph that an export puts trained values into."""
         return str(self.content["model_logits"])

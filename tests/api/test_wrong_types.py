@@ -31,6 +31,8 @@ from adabet_onnx import (
     Settings,
     Trainer,
     UsageError,
+    adapt,
+    compare,
     make_artifacts,
     predict,
     score,
@@ -140,10 +142,31 @@ def test_the_message_says_what_was_meant(call, said):
 
 
 def test_wrong_names_are_a_plain_type_error():
-    with pytest.raises(TypeError, match=r"^score\(\) got an unexpected keyword argument 'samples'$"):
-        score(MODEL, DATA, samples=3)
+    with pytest.raises(TypeError, match=r"^score\(\) got an unexpected keyword argument 'simples'$"):
+        score(MODEL, DATA, simples=3)
     with pytest.raises(TypeError, match=r"^Trainer.__init__\(\) missing a required argument: 'folder'$"):
         Trainer()
+
+
+@pytest.mark.parametrize(
+    ("call", "places"),
+    [
+        (lambda: score(MODEL, DATA, samples=3), "scoring=Scoring(samples=...)"),
+        (lambda: adapt(MODEL, DATA, "x", threads=1), "adapting=Adapting(threads=...)"),
+        (lambda: adapt(MODEL, DATA, "x", epochs=2), "adapting=Adapting(settings=Settings(epochs=...))"),
+        (
+            lambda: adapt(MODEL, DATA, "x", max_memory="8MB"),
+            "adapting=Adapting(scoring=Scoring(max_memory=...)) or "
+            "adapting=Adapting(choosing=Choosing(budget=Budget(max_memory=...)))",
+        ),
+        (lambda: compare(MODEL, DATA, "x", epochs=2), "plan=Plan(epochs=...)"),
+        (lambda: Trainer("x", rate=2), None),
+    ],
+)
+def test_an_option_of_an_options_class_is_placed(call, places):
+    with pytest.raises(TypeError) as error:
+        call()
+    assert str(error.value).partition(". Give ")[2] == (places or "")
 
 
 def test_numbers_of_numpy_are_taken_for_numbers(place):

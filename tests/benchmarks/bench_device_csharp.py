@@ -51,7 +51,7 @@ def by_csharp(csharp: Any, package: Path) -> Measured:
     from device_csharp import Program
 
     data = {name: package.parent / name for name in ("x", "y")}
-    command = Program(csharp, package).command(
+    command = Program(package, csharp).command(
         "fit", **data, batch=BATCH, rate=1e-3, epochs=STEPS // 25 + 1, stop=STEPS + 5
     )
     times, memory = [], {}

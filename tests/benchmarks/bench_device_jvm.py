@@ -20,7 +20,8 @@ from bench_device_c import BATCH, EARLY, MODELS, ROUNDS, STEPS, by_python, make,
 
 def by_jvm(package: Path) -> tuple[float, float, float]:
     """Milliseconds of a step, resident memory early and late."""
-    from device_jvm import compiled, words_of
+    from device_jvm import compiled
+    from device_programs import words_of
 
     jvm, folder = compiled(), package.parent
     options = {"x": folder / "x", "y": folder / "y", "batch": BATCH, "rate": 1e-3, "epochs": STEPS // 25, "stop": STEPS}

@@ -12,7 +12,7 @@ from converter_runs import convert, need, run, run_chain, values
 from converter_sources import TRANSFORMERS
 from models import tiny
 
-from adabet_onnx import open_model
+from adabet_onnx import make_artifacts, open_model, select
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.training.evaluation import predict
@@ -64,6 +64,16 @@ def test_all_inputs_come_from_an_npz(converted, rng, tmp_path, monkeypatch):
     rows = predict(model, tmp_path / "data.npz", preprocessing=Arithmetic())
     expected = tiny.run(onnx.load(folder / "bert.onnx"), *(arrays[spec.name] for spec in model.inputs))
     np.testing.assert_allclose([row["logits"] for row in rows], expected, atol=1e-5)
+
+
+def test_the_frozen_part_reaches_the_head(converted, tmp_path):
+    """transformers 5 reads the mask by indices over the whole batch."""
+    folder, _ = converted
+    for name in ("bert", "roberta", "distilbert"):
+        model = open_model(folder / f"{name}.onnx")
+        manifest = make_artifacts(model, select(model, strategy="head"), tmp_path / name, backend="portable")
+        assert all(len(entry["shape"]) == 2 for entry in manifest.content["boundary"]), name
+        assert manifest.notes == []
 
 
 @pytest.mark.parametrize(

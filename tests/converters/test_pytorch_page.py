@@ -28,7 +28,7 @@ def test_blocks_run_in_order(tmp_path, monkeypatch, capfd, checked_here):
     torch.manual_seed(0)
     adabet, namespace = command_of(monkeypatch, capfd), {"__name__": "page"}
     blocks = page(PAGE)
-    assert [block.language for block in blocks] == ["python", "sh", "python", "sh", "sh", "python"]
+    assert [block.language for block in blocks] == ["python", "sh", "python", "sh", "sh", "python", "python"]
     for block in blocks:
         if block.language == "python":
             with warnings.catch_warnings():

@@ -149,6 +149,34 @@ def test_by_hand_replaces_parts_of_a_preset():
     assert (chosen.scale, chosen.mean, chosen.std) == (1 / 255, (0.5,), (0.229, 0.224, 0.225))
 
 
+IMAGES = [
+    ({"mean": 0.5}, None),
+    ({"std": 0.25}, None),
+    ({"mean": MEAN, "std": STD}, None),
+    ({"mean": -1, "std": 1}, None),
+    ({"mean": MEAN, "std": STD, "scale": 1}, (1, MEAN, STD)),
+    ({"mean": MEAN, "std": STD, "preset": "unit"}, (1 / 255, MEAN, STD)),
+    ({"mean": MEAN, "std": STD, "preset": "none"}, (1, MEAN, STD)),
+    ({"mean": 127.5, "std": 127.5}, (1, (127.5,), (127.5,))),
+    ({"mean": (103.9, 116.8, 123.7), "std": 1}, (1, (103.9, 116.8, 123.7), (1,))),
+    ({"mean": 0, "std": 1}, (1, (0,), (1,))),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), IMAGES)
+def test_small_means_and_deviations_of_images_need_a_scale(given, expected):
+    """The usual numbers of frameworks belong to x/255; for floats there is no such doubt."""
+    model = taking(3, 8, 6)
+    if expected is None:
+        with pytest.raises(UsageError, match=r"Give `preset='unit'` too .*, or `scale=1` if"):
+            Preprocessing(**given).resolve(model, integer_data=True)
+        expected = (1.0, Preprocessing(**given).mean or (0.0,), Preprocessing(**given).std or (1.0,))
+        found = Preprocessing(**given).resolve(model, integer_data=False)
+    else:
+        found = Preprocessing(**given).resolve(model, integer_data=True)
+    assert (found.scale, tuple(found.mean), tuple(found.std)) == expected
+
+
 def test_json_and_back():
     used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
     assert preprocessing_from_json(json.loads(json.dumps(used.to_json())), "x") == used

@@ -44,7 +44,8 @@ def test_the_bytes_of_the_file_of_a_package(written_package, tmp_path):
     ("given", "words"),
     [
         ({"model": "cd" * 32}, ["another model", "cd" * 32, MODEL]),
-        ({"entry": "first"}, ["entry 'first'", "'last'"]),
+        ({"entry": "first"}, ["entry 'first'", "'last'", "Apply it to the artifacts or package that it was trained"]),
+        ({"entry": "first", "model": "cd" * 32}, ["another model", "cd" * 32, MODEL]),
         ({"shapes": {**SHAPES, "fc.bias": (6,)}}, ["'fc.bias'", "[6]", "[5]"]),
         ({"shapes": {**SHAPES, "fc.weight": (4, 2)}}, ["'fc.weight'", "[4, 2]", "[2, 4]"]),
         ({"shapes": {**SHAPES, "more": (1,)}}, ["'more'", "not trained"]),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from device_rules import Random, shuffled
 
 from adabet_onnx import DataError, UsageError
 from adabet_onnx.device.choosing import choose, needed_bytes
@@ -126,3 +127,9 @@ def test_what_no_language_could_draw_is_refused():
     with pytest.raises(UsageError, match="not -1"):
         RandomNumbers(-1)
     assert 0 <= RandomNumbers(0).below(2**21) < 2**21
+
+
+def test_random_numbers_of_the_rules_that_samples_are_compared_with():
+    random = Random(0, 1)
+    assert [random.next() for _ in range(4)] == [2049673234, 658261152, 3573920880, 3099447095]
+    assert sorted(shuffled(50, 1, 2)) == list(range(50)) != shuffled(50, 1, 2)

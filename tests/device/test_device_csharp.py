@@ -1,36 +1,29 @@
-"""samples/csharp against Python: the same losses, scores, choices, evaluations and predictions."""
+"""What only samples/csharp is tested with: ports, pauses, losses without classes, several inputs, the command line.
+
+test_device_languages.py has what all languages share.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, SHARED, missing
 from device_commands import checked
-from device_csharp import CSHARP, KEPT, Compiled, Program, compile_all, compiled, data, demo_program, place
-from device_rules import description, losses, run_graph
+from device_csharp import CSHARP, Compiled, Program, compile_all, compiled
+from device_languages import demo_program
+from device_programs import KEPT, TOLERANCE
+from device_rules import description, run_graph
 from models import inputs, tiny
 from safetensors.numpy import load_file
-from scipy.spatial.distance import squareform
 
 from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
-from adabet_onnx.device.random import RandomNumbers, shuffle
-from adabet_onnx.device.scoring import score_package
-from adabet_onnx.scoring.betti import Loops
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
-
-RESNET = SHARED / "models" / "resnet20_cifar10_bn.onnx"
-BETTI, MENU = (ROOT / "tests" / "device_sources" / name for name in ("betti-1000.bin", "menu-50.json"))
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -39,89 +32,9 @@ def csharp(tmp_path_factory) -> Compiled:
 
 
 @pytest.fixture(scope="module")
-def demo(csharp, tmp_path_factory):
-    return demo_program(csharp, tmp_path_factory.mktemp("demo"))
-
-
-def resnet(csharp: Compiled, folder: Path) -> Program:
-    if not RESNET.is_file():
-        missing("the shared models are not there")
-    model = open_model(RESNET)
-    selection = select(model, strategy="last", rho=0.1)
-    make_artifacts(model, selection, folder / "artifacts", backend="portable", check=False)
-    make_device(folder / "artifacts", folder / "device")
-    rng = np.random.default_rng(0)
-    rng.standard_normal((60, 3, 32, 32)).astype("<f4").tofile(folder / "x")
-    rng.integers(0, 10, 60).astype("<i8").tofile(folder / "y")
-    return Program(csharp, folder / "device")
-
-
-@pytest.mark.parametrize("which", ["demo", "resnet20"])
-def test_twenty_losses_are_those_of_python(which, demo, csharp, tmp_path):
-    job = demo if which == "demo" else resnet(csharp, tmp_path)
-    x, y = data(job)
-    batch = 8 if which == "resnet20" else 16
-    expected = list(itertools.islice(losses(job.package, x, y, batch=batch, seed=7, rate=1e-3), 20))
-    options = {"x": place(job, "x"), "y": place(job, "y"), "batch": batch, "seed": 7, "rate": 1e-3, "epochs": 3}
-    command = job.command("fit", **options, stop=20)
-    done = subprocess.run(command, capture_output=True, text=True, env=csharp.environment, check=False)
-    assert done.stderr.startswith("Cancelled: ")
-    found = [float(line) for line in done.stdout.splitlines() if not line.startswith("epoch")]
-    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
-    assert len(set(found)) == 20
-
-
-def test_scores_are_those_of_the_rule(demo):
-    x, _ = data(demo)
-    for samples in (300, 20):  # more than the package says; fewer than a subset has
-        x[:samples].tofile(place(demo, "scored"))
-        printed = [line.split(" ", 1) for line in demo.run("score", x=place(demo, "scored"))]
-        assert printed.pop() == ["choice", description(demo.package)["entries"][0]["name"]]
-        found = {name: float(score) for score, name in printed}
-        assert found == score_package(demo.package, {"input": x[:samples]}, threads=1)
-        assert len(set(found.values())) > 5
-
-
-def test_first_betti_numbers_are_those_of_ripser(csharp, rng, tmp_path):
-    content, at, subsets, numbers, counts = BETTI.read_bytes(), 8, b"", [], []
-    for _ in range(1000):
-        points, width, number = struct.unpack_from("<HHI", content, at)
-        lengths = np.frombuffer(content, f"<f{width}", points * (points - 1) // 2, at + 8)
-        at += 8 + lengths.nbytes
-        chosen = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
-        chosen += [rng.integers(0, points, len(chosen[0])) for _ in range(2)]  # with repeated points
-        subsets += struct.pack("<II", len(chosen), len(chosen[0])) + np.stack(chosen).astype("<u4").tobytes()
-        numbers.append(str(number))
-        distance = squareform(lengths.astype(float)) if points > 1 else np.zeros((1, 1))
-        counts.append(" ".join(map(str, Loops(distance).count(chosen))))
-    assert at == len(content)
-    (tmp_path / "subsets").write_bytes(subsets)
-    assert csharp.cases("betti", BETTI, tmp_path / "subsets") == [*numbers, "", *counts]
-
-
-def test_the_menu(csharp):
-    found = csharp.cases("menu", MENU)
-    cases = json.loads(MENU.read_text())["cases"]
-    assert len(cases) == 50
-    for case, line in zip(cases, found, strict=True):
-        least, said = line.split(" ", 1)
-        assert int(least) == case["smallest"], case["name"]
-        if case["chosen"] is None:
-            assert said.startswith("OutOfMemory: ")
-            assert f"the smallest needs {case['smallest']}." in said
-        else:
-            assert said == case["chosen"], case["name"]
-
-
-def test_random_numbers_are_the_documented_ones(csharp):
-    again = RandomNumbers(12345, 0)
-    expected = [
-        [2049673234, 658261152, 3573920880, 3099447095],
-        shuffle(1000, 2**32 - 7, 3),
-        shuffle(7, 5, 1),
-        *(again.subset(100, 30) for _ in range(3)),
-    ]
-    assert csharp.cases("random") == [" ".join(map(str, numbers)) for numbers in expected]
+def demo(tmp_path_factory):
+    with demo_program("csharp", tmp_path_factory.getbasetemp()) as program:
+        yield program
 
 
 def shown(shape: list[object]) -> str:
@@ -161,41 +74,11 @@ def test_names_types_shapes_and_their_order_are_those_of_the_file(csharp, demo):
 
 
 def test_what_holds_when_it_is_cancelled_paused_and_so_on(csharp, demo, tmp_path):
-    shutil.copy(place(demo, "x"), tmp_path / "x")
-    printed = csharp.cases("behaviour", demo.package, place(demo, "x"), place(demo, "y"), tmp_path)
+    shutil.copy(demo.place("x"), tmp_path / "x")
+    printed = csharp.cases("behaviour", demo.package, demo.place("x"), demo.place("y"), tmp_path)
     assert len(printed) == 13
     assert "memory stays flat" in printed
     assert not list(tmp_path.glob("*.partial"))
-
-
-def test_graphs_of_one_sample_predict_the_same(demo, tmp_path):
-    make_device(demo.package.parent / "artifacts", tmp_path / "device", packing=Packing(profile="mobile"))
-    for package, name in ((demo.package, "many"), (tmp_path / "device", "one")):
-        Program(demo.compiled, package).run("predict", x=place(demo, "held_x"), out=tmp_path / name)
-    found, expected = (np.fromfile(tmp_path / name, "<f4") for name in ("one", "many"))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert found.size == 3000
-
-
-@pytest.mark.parametrize("bgr", [False, True])
-def test_raw_numbers_are_preprocessed(csharp, tmp_path, bgr):
-    model = open_model(tiny.conv_net())
-    make_artifacts(model, select(model, strategy="head"), tmp_path / "a", backend="portable", check=False)
-    made = Program(csharp, tmp_path / "device")
-    content = make_device(tmp_path / "a", made.package)
-    rule = {"scale": 1 / 255, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "bgr": bgr, "channel_axis": 1}
-    (made.package / "device.json").write_text(json.dumps(content | {"preprocessing": rule}))
-    raw = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8)).astype("<f4")
-    one = raw[:, ::-1] if bgr else raw
-    fed = (one / 255 - np.reshape(rule["mean"], (3, 1, 1))) / np.reshape(rule["std"], (3, 1, 1))
-    raw.tofile(tmp_path / "raw")
-    fed.astype("<f4").tofile(tmp_path / "fed")
-    made.run("predict", x=tmp_path / "raw", raw="yes", out=tmp_path / "found")
-    made.run("predict", x=tmp_path / "fed", out=tmp_path / "expected")
-    found, expected = (np.fromfile(tmp_path / name, "<f4") for name in ("found", "expected"))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    made.run("predict", x=tmp_path / "raw", out=tmp_path / "other")
-    assert np.abs(np.fromfile(tmp_path / "other", "<f4") - expected).max() > 0.1
 
 
 def of_model(csharp: Compiled, folder: Path, model: onnx.ModelProto, x: tuple[np.ndarray, ...], y: np.ndarray, **how):
@@ -209,7 +92,7 @@ def of_model(csharp: Compiled, folder: Path, model: onnx.ModelProto, x: tuple[np
     for i, array in enumerate(x):
         array.tofile(folder / f"x{i}")
     y.tofile(folder / "y")
-    return Program(csharp, folder / "device")
+    return Program(folder / "device", csharp)
 
 
 def evaluated(program: Program, x: tuple[np.ndarray, ...], *options: str) -> tuple[list[float], str]:
@@ -296,7 +179,7 @@ def test_several_inputs(csharp, rng, tmp_path):
 def test_a_runtime_that_is_missing_is_an_error(demo, tmp_path):
     for path in (*demo.compiled.folder.glob("*.dll"), *demo.compiled.folder.glob("*.exe")):
         shutil.copy(path, tmp_path)
-    line = Program(Compiled(tmp_path), demo.package).fails("show")
+    line = Program(demo.package, Compiled(tmp_path)).fails("show")
     assert line.startswith("Runtime: ONNX Runtime's native library cannot be used: ")
 
 
@@ -318,7 +201,7 @@ def test_a_wrong_command_line_is_told(demo):
     assert demo.fails("fit", y="nothing").startswith("usage: --")
     assert demo.fails("show", nothing=1) == "usage: --nothing is not an option."
     assert demo.fails("sing") == "usage: sing is not a command."
-    assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out can be given")
+    assert demo.fails("predict", x=demo.place("x")).startswith("usage: --out can be given")
 
 
 def test_every_public_name_is_documented(csharp, tmp_path):

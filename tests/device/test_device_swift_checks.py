@@ -1,25 +1,21 @@
-"""Tests of samples/ios that all languages share, if there is a Swift compiler; its keys against the schema."""
+"""The keys that samples/ios reads against the schema, its app; with a Swift compiler, what is no distance, hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from betti_cases import betti_cases, square
-from c_damages import ALL
+from betti_cases import square
 from conftest import ROOT
-from device_c import DEVICE, environment
 from device_commands import checked
-from device_damages import Damage, bits_of_graphs, damaged_copies, small_package
-from device_swift import IOS, SOURCES, checks_program, compiler, library
+from device_languages import checks_program
+from device_swift import IOS, SOURCES, compiler
 
-from adabet_onnx.scoring.betti import Loops, first_betti_number
+from adabet_onnx.scoring.betti import first_betti_number
 
 TAKEN = (  # the functions that are given a key
     "given|text|name|number|whole|wholeIfGiven|flag|list|filledList|object|texts|numbers|hash|dtype|named|ifNamed"
@@ -28,27 +24,10 @@ SCHEMA = ROOT / "docs" / "schemas" / "device.schema.json"
 
 
 @pytest.fixture(scope="module")
-def cases():
-    """(bytes of a length, number, distances) of each matrix."""
-    return betti_cases()
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """A small package with a file of each kind."""
-    return small_package(tmp_path_factory.mktemp("package"))
-
-
-@pytest.fixture(scope="module")
 def checks(tmp_path_factory):
     """tests/device_sources/checks.swift, built without a warning."""
-    folder = tmp_path_factory.mktemp("swift")
-    library(folder)
-    return checks_program(folder)
-
-
-def printed(checks: Path, *words: object) -> list[str]:
-    return checked(checks, *words, env=environment()).stdout.splitlines()
+    with checks_program("swift", tmp_path_factory.getbasetemp()) as program:
+        yield program
 
 
 # --- without a compiler ----------------------------------------------------------------------------------------------
@@ -94,26 +73,6 @@ def test_the_app_parses():
 
 
 @pytest.mark.swift
-def test_betti_numbers_of_a_thousand_matrices(checks, cases):
-    found = printed(checks, "numbers", DEVICE / "betti-1000.bin")
-    assert [int(number) for number in found] == [number for _, number, _ in cases]
-
-
-@pytest.mark.swift
-def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):
-    content, expected = b"", []
-    for _, _, distance in cases:
-        points = len(distance)
-        subsets = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
-        subsets += [rng.integers(0, points, len(subsets[0])) for _ in range(2)]  # with repeated points
-        content += struct.pack("<II", len(subsets), len(subsets[0])) + np.stack(subsets).astype("<u4").tobytes()
-        expected.append(Loops(distance).count(subsets))
-    (tmp_path / "subsets").write_bytes(content)
-    lines = printed(checks, "subsets", DEVICE / "betti-1000.bin", tmp_path / "subsets")
-    assert [[int(number) for number in line.split()] for line in lines] == expected
-
-
-@pytest.mark.swift
 @pytest.mark.parametrize(
     ("row", "column", "value", "expected"),
     [
@@ -127,7 +86,7 @@ def test_what_is_no_distance_is_refused(checks, row, column, value, expected, tm
     distance = square()
     distance[row, column] = value
     distance.astype("<f8").tofile(tmp_path / "matrix")
-    [line] = printed(checks, "matrix", tmp_path / "matrix")
+    [line] = checks.printed("matrix", tmp_path / "matrix")
     assert line == f"not finite: the distance from point {row} to point {column} is {expected}"
 
 
@@ -137,22 +96,7 @@ def test_what_is_odd_but_a_distance_is_taken(checks, value, tmp_path):
     distance = square()
     distance[1, 2] = distance[2, 1] = value
     distance.astype("<f8").tofile(tmp_path / "matrix")
-    assert printed(checks, "matrix", tmp_path / "matrix") == [str(first_betti_number(distance))]
-
-
-@pytest.mark.swift
-def test_the_menu(checks):
-    cases = json.loads((DEVICE / "menu-50.json").read_text())["cases"]
-    found = printed(checks, "menu", DEVICE / "menu-50.json")
-    assert len(found) == len(cases) == 50
-    for case, line in zip(cases, found, strict=True):
-        refused = line.startswith("no memory: ") and line.endswith(f": the smallest needs {case['smallest']}")
-        assert line == case["chosen"] or (case["chosen"] is None and refused), case["name"]
-
-
-@pytest.mark.swift
-def test_the_first_random_numbers_are_the_documented_ones(checks):
-    assert printed(checks, "random", 0, 1) == ["2049673234 658261152 3573920880 3099447095"]
+    assert checks.printed("matrix", tmp_path / "matrix") == [str(first_betti_number(distance))]
 
 
 @pytest.mark.swift
@@ -160,63 +104,4 @@ def test_the_first_random_numbers_are_the_documented_ones(checks):
 def test_hashes(checks, size, tmp_path):
     (tmp_path / "file").write_bytes(np.random.default_rng(size).bytes(size))
     expected = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
-    assert printed(checks, "hash", tmp_path / "file") == [f"{expected} {expected}"]
-
-
-# --- damaged packages ------------------------------------------------------------------------------------------------
-
-# The bytes of a personal file may be anything; graphs read their initial values from them.
-SAID = {  # messages that differ from C
-    "no object": "device.json is an array; expected an object",
-    "no inputs": "'inputs' of device.json is empty",
-    "no entries": "'entries' of device.json is empty",
-}
-DAMAGES = {name: (damage, SAID.get(name, said)) for name, (damage, said) in ALL.items()}
-
-
-def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> Iterator[tuple[str, ...]]:
-    """For each damage: its name, the last stage, the error's code, and the message."""
-    out.mkdir()
-    folders = damaged_copies(whole, damages.values(), out.parent)
-    given = "".join(f"{folder}\n" for folder in folders)
-    done = checked(checks, "packages", whole.parent / "x", whole.parent / "y", out, input=given, env=environment())
-    lines = [line.split("\t") for line in done.stdout.splitlines()]
-    for name, (_, stage, code, message) in zip(damages, lines, strict=True):
-        yield name, stage, code, message
-
-
-@pytest.mark.swift
-@pytest.mark.slow
-@pytest.mark.usefixtures("checked_here")
-def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(checks, package, tmp_path):
-    assert len(DAMAGES) >= 100
-    wrong, whole_epochs = [], []  # if only predictions fail, the trained values were written before
-    damages = {name: damage for name, (damage, _) in DAMAGES.items()}
-    for i, (name, stage, code, message) in enumerate(tried(checks, package, damages, tmp_path / "out")):
-        if stage == "predict":
-            whole_epochs.append(i)
-        if code == "ok" or not re.search(DAMAGES[name][1], message):
-            wrong.append((name, stage, code, message))
-    assert not wrong, "\n".join(map(str, wrong))
-    written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == sorted(f"p{i}.progress" for i in whole_epochs)
-
-
-@pytest.mark.swift
-@pytest.mark.slow
-@pytest.mark.usefixtures("checked_here")
-def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):
-    """Some of these packages still work: only a crash is wrong."""
-    found = list(tried(checks, package, bits_of_graphs(), tmp_path / "out"))
-    assert any(code != "ok" for _, _, code, _ in found)
-    assert all(message for _, _, code, message in found if code != "ok")
-
-
-@pytest.mark.swift
-@pytest.mark.slow
-@pytest.mark.usefixtures("checked_here")
-def test_the_whole_package_works(checks, package, tmp_path):
-    assert list(tried(checks, package, {"nothing": lambda _: None}, tmp_path / "out")) == [
-        ("nothing", "save", "ok", "")
-    ]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p0.delta", "p0.progress", "p0.selected"]
+    assert checks.printed("hash", tmp_path / "file") == [f"{expected} {expected}"]

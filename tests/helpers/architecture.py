@@ -45,6 +45,7 @@ ORDER = (
     "isolation",
     "kendall",
     "options",
+    "option_places",
     "pieces",
     "placement",
     "progress",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import c_damages
 from conftest import ROOT, missing
 from device_commands import checked, runtime_library
+from device_mistakes import COMMON
+from device_programs import DeviceChecks, DeviceProgram, words_of
 
 C, CPP, DEVICE = ROOT / "samples" / "c", ROOT / "samples" / "cpp", ROOT / "tests" / "device_sources"
 HEADER = "onnxruntime_c_api.h"
@@ -45,37 +51,69 @@ def build(source: Path, folder: Path, *options: str) -> Path:
     return folder
 
 
+@functools.cache
+def compiled_program(base: Path) -> Path:
+    """The program, built without a warning, once.
+
+    Args:
+        base: pytest's folder of temporary files.
+    """
+    folder = build(C, base / "c", f"-DCMAKE_C_FLAGS=-O2 {WARNINGS}", "-DBUILD_SHARED_LIBS=ON")
+    return folder / "adabet-device"
+
+
+@functools.cache
+def compiled_checks(base: Path) -> Path:
+    """tests/device_sources/try_packages.c with the library, both with sanitizers, built once."""
+    folder = base / "c-sanitized"
+    flags = f"-DCMAKE_C_FLAGS={SANITIZED} {WARNINGS} -include {DEVICE / 'failing.h'}"
+    build(C, folder, flags, "-DBUILD_SHARED_LIBS=OFF", "-DADABET_PROGRAM=OFF")
+    made = folder / "try_packages"  # ONNX Runtime throws exceptions, which AddressSanitizer must know of: libstdc++
+    words = [*SANITIZED.split(), "-std=c99", f"-I{C}", DEVICE / "try_packages.c", folder / "libadabet.a"]
+    checked("gcc", *words, "-o", made, "-lm", "-ldl", "-Wl,--no-as-needed", "-lstdc++")
+    return made
+
+
 @dataclass(frozen=True)
-class Program:
+class Program(DeviceProgram):
     """The program adabet-device with one package."""
 
     path: Path
-    package: Path
+
+    refusals: ClassVar[Mapping[str, str]] = COMMON | {
+        "an entry": "usage: no is not an entry$",
+        "no runtime": "runtime: ONNX Runtime cannot be loaded: /nowhere.so",
+    }
+    written_accuracy = ".17g"
 
     def command(self, command: str, **options: object) -> list[str]:
-        """The arguments: options are keywords, with _ for -."""
-        words = [str(self.path), str(self.package), command]
-        for name, value in options.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
-        return words
+        """The command that runs it."""
+        return [str(self.path), *words_of(self.package, command, options)]
 
-    def run(self, command: str, **options: object) -> list[str]:
-        """The lines it prints; it must succeed."""
-        return checked(*self.command(command, **options), env=environment()).stdout.splitlines()
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which it finds ONNX Runtime."""
+        return environment()
 
-    def fails(self, command: str, **options: object) -> str:
-        """The error message; it must fail."""
+
+@dataclass(frozen=True)
+class Checks(DeviceChecks):
+    """tests/device_sources/try_packages.c."""
+
+    path: Path
+
+    damages = c_damages.ALL
+
+    def tried(self, x: Path, y: Path, out: Path, folders: Mapping[str, Path], *more: str) -> list[tuple[str, str, str]]:
+        """The last stage, the error's name, and the message for each package."""
+        command = [str(word) for word in (self.path, x, y, out, *more)]
+        given = "".join(f"{folder}\n" for folder in folders.values())
         done = subprocess.run(
-            self.command(command, **options),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=environment(),
-            check=False,
+            command, input=given, capture_output=True, text=True, env=environment(), check=False, timeout=300
         )
-        assert 0 < done.returncode < 64, done.stderr
-        assert done.stderr.count("\n") == 1
-        return done.stderr.strip()
+        lines = [line.split("\t") for line in done.stdout.splitlines()]
+        assert done.returncode == 0, (list(folders)[len(lines) :][:1], done.stderr[:4000])
+        return [(stage, code, message) for _, stage, code, message in lines]
 
 
 def environment() -> dict[str, str]:

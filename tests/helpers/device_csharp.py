@@ -6,19 +6,18 @@ import functools
 import os
 import re
 import shutil
-import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
+import device_damages
 from conftest import ROOT, missing
 from device_commands import checked, runtime_library
-from device_rules import description
+from device_programs import DeviceProgram, MenuAnswer, RuleChecks, words_of
 
-import adabet_onnx
-from adabet_onnx import Choices, make_artifacts, make_device, open_model, select
+from adabet_onnx.device.random import RandomNumbers, shuffle
 
-DEMO, KEPT = Path(adabet_onnx.__file__).parent / "demo", ("parameter", "statistic")
 CSHARP, CASES = ROOT / "samples" / "csharp", ROOT / "tests" / "device_sources" / "csharp"
 MANAGED = ROOT / "tests" / "mobile" / "node_modules" / "com.github.asus4.onnxruntime" / "Runtime"
 
@@ -109,7 +108,7 @@ def compile_all(base: Path) -> Compiled:
         base: pytest's folder of temporary files.
     """
     folder = base / "csharp"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     runtime, sources = managed_library(folder), sorted((CSHARP / "Adabet.Device").glob("*.cs"))
     library = compiled("library", folder / "Adabet.Device.dll", sources, runtime)
     compiled("exe", folder / "adabet-device.exe", list((CSHARP / "Program").glob("*.cs")), library)
@@ -119,57 +118,90 @@ def compile_all(base: Path) -> Compiled:
 
 
 @dataclass(frozen=True)
-class Program:
+class Program(DeviceProgram):
     """The program with one package."""
 
     compiled: Compiled
-    package: Path
+
+    highest_status = 64
+    stopped = "Cancelled: "
+    newer_runtime = r"Runtime: This is ONNX Runtime 1\.\S+, the package needs 1\.999 or newer\."
+    no_space = r"Storage: {path} cannot be written: .*Free some space, or choose another path\."
+    with_small_files: ClassVar[Mapping[str, str]] = {"MONO_ENV_OPTIONS": "--gc-params=nursery-size=4m"}
+    refusals: ClassVar[Mapping[str, str]] = {
+        "a sample cut": 'WrongShape: The input "input" has 307196 bytes, expected whole samples of 1024 bytes',
+        "few samples": r"TooFewSamples: There are 7 samples, but scoring needs at least 8\.$",
+        "a label": "LabelOutOfRange: Label 7 is 10, expected 0 to 9",
+        "labels": "WrongShape: There are 299 labels for 300 samples",
+        "no labels": r"usage: --y is missing\.$",
+        "no batch": "WrongOption: The batch size is 0, expected 1 to",
+        "NaN": "LossNotFinite: The loss of step 1 is NaN: .* Use a learning rate below",
+        "NaN scored": 'NotFinite: Sample 0 makes the layer "stem.conv" NaN or infinite',
+        "a rate": "LossNotFinite: The loss of step 2 is .* Use a learning rate below",
+        "memory": "OutOfMemory: .* trained in 1000 bytes .*: the smallest needs",
+        "an entry": r'WrongOption: The package has no entry "no", it has "layers"\.$',
+        "another model": 'WrongModel: other has the model_sha256 "0+", expected "5321',
+        "another entry": r'WrongModel: unknown is for the entry "none", which the package does not have\.$',
+        "no hash": "WrongHash: unsigned has data of the SHA-256",
+        "cut short": "WrongFile: cut: it has tensors that end at 41128, expected 41127",
+        "cut shorter": "WrongFile: header is not a complete safetensors file: it has 100 bytes",
+        "damaged": "WrongHash: damaged has data of the SHA-256",
+        "nothing": "WrongFile: none cannot be read: ",
+        "a folder": "WrongFile: .* is not a file",
+        "nowhere": "Storage: /nowhere/d cannot be written: ",
+        "an option": r"usage: --form is not an option\.$",
+    }
 
     def command(self, command: str, **options: object) -> list[str]:
-        """The arguments: options are keywords, with _ for -."""
-        words: list[object] = [self.package, command]
-        for name, value in options.items():
-            words += [f"--{name.replace('_', '-')}", value]
-        return self.compiled.command("adabet-device.exe", *words)
+        """The command that runs it."""
+        return self.compiled.command("adabet-device.exe", *words_of(self.package, command, options))
 
-    def run(self, command: str, **options: object) -> list[str]:
-        """The lines it prints; it must succeed."""
-        return checked(*self.command(command, **options), env=self.compiled.environment).stdout.splitlines()
-
-    def fails(self, command: str, **options: object) -> str:
-        """The error message; it must fail."""
-        done = subprocess.run(
-            self.command(command, **options),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=self.compiled.environment,
-            check=False,
-        )
-        assert 0 < done.returncode <= 64, done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.stderr.strip()
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which it finds ONNX Runtime."""
+        return self.compiled.environment
 
 
-def demo_program(csharp: Compiled, folder: Path) -> Program:
-    """The program with a package of the demo's model, whose batch statistics are updated, and its data in files."""
-    model = open_model(DEMO / "digits.onnx")
-    selection = select(model, layers=["block3.conv2", "block3.bn2", "block4.conv1", "head"])
-    choices = Choices(optimizer="adamw", batch_norm="batch")
-    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
-    make_device(folder / "artifacts", folder / "device")
-    with np.load(DEMO / "digits_shifted.npz") as arrays:
-        for name, images, labels in (("", "x_train", "y_train"), ("held_", "x_test", "y_test")):
-            (arrays[images].transpose(0, 3, 1, 2)[:300] / 255).astype("<f4").tofile(folder / f"{name}x")
-            arrays[labels][:300].astype("<i8").tofile(folder / f"{name}y")
-    return Program(csharp, folder / "device")
+@dataclass(frozen=True)
+class Checks(RuleChecks):
+    """tests/device_sources/csharp/Cases.cs."""
 
+    compiled: Compiled
 
-def place(program: Program, name: str) -> Path:
-    return program.package.parent / name
+    damages = device_damages.ALL
+    no_error = "none"
+    ending = "."
+    written = ("delta", "model", "progress")
+    failing_predictions = range(1, 6)
+    nothing_fits = r"OutOfMemory: .* at a batch size of {batch}: the smallest needs {smallest}\..*"
 
+    def tried(self, x: Path, y: Path, out: Path, folders: Mapping[str, Path]) -> list[tuple[str, str, str]]:
+        """The last stage, the error's name, and the message for each package."""
+        given = "".join(f"{folder}\n" for folder in folders.values())
+        lines = [line.split("\t") for line in self.compiled.cases("try", x, y, out, given=given)]
+        return [(stage, error, message) for stage, error, message in lines]
 
-def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
-    shape = description(program.package)["inputs"][0]["shape"][1:]
-    x = np.fromfile(place(program, f"{part}x"), "<f4").reshape(-1, *shape)
-    return x, np.fromfile(place(program, f"{part}y"), "<i8")
+    def menu(self, file: Path) -> list[MenuAnswer]:
+        """The answer for each case."""
+        answers = []
+        for line in self.compiled.cases("menu", file):
+            smallest, said = line.split(" ", 1)
+            refused = said.startswith("OutOfMemory: ")
+            answers.append(MenuAnswer(None if refused else said, said, int(smallest)))
+        return answers
+
+    def random_numbers(self) -> list[list[int]]:
+        """The first numbers, two orders, three subsets."""
+        return [[int(number) for number in line.split(" ")] for line in self.compiled.cases("random")]
+
+    def further_random_numbers(self) -> list[list[int]]:
+        """The orders and subsets by Python."""
+        random = RandomNumbers(12345, 0)
+        return [shuffle(1000, 2**32 - 7, 3), shuffle(7, 5, 1), *(random.subset(100, 30) for _ in range(3))]
+
+    def betti_numbers(self, file: Path, subsets: Path) -> tuple[list[int], list[list[int]]]:
+        """The number of each matrix, and those of its subsets."""
+        printed = self.compiled.cases("betti", file, subsets)
+        blank = printed.index("")
+        counts = [[int(number) for number in line.split(" ")] for line in printed[blank + 1 :]]
+        return [int(number) for number in printed[:blank]], counts

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import c_damages
 from conftest import ROOT, missing
+from device_damages import Damage
+from device_mistakes import COMMON
+from device_programs import DeviceProgram, MenuAnswer, RuleChecks, words_of
+from device_rules import shuffled
 
 MOBILE = ROOT / "tests" / "mobile"
 ONNXRUNTIME = MOBILE / "node_modules" / "com.github.asus4.onnxruntime" / "Plugins"
@@ -167,34 +173,123 @@ class Runner:
         self._process.stdout.close()
 
 
-def words_of(package: Path, command: str, options: dict[str, object]) -> list[str]:
-    """The program's arguments: options are keywords, with _ for -."""
-    words = [str(package), command]
-    for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
-    return words
-
-
 @dataclass(frozen=True)
-class Program:
+class Program(DeviceProgram):
     """The program with one package."""
 
     jvm: Jvm
     runner: Runner
-    package: Path
+
+    stopped = "cancelled: training was stopped after step 20$"
+    refusals: ClassVar[Mapping[str, str]] = COMMON | {
+        "no labels": "usage: data: there are no labels",
+        "NaN": "not finite: the loss is NaN in step 1: use a learning rate",
+        "another entry": "wrong model: .* is for the entry 'none', which",
+        "no hash": "wrong hash: .*unsigned: its data has the SHA-256",
+        "cut short": "wrong file: .*cut is wrong: '.*' has no valid dtype, shape and offsets",
+        "cut shorter": "wrong file: .*header is not a safetensors file: 100 bytes",
+        "nothing": "wrong file: .*none cannot be read: No such file",
+        "a folder": "wrong file: .* is not a file",
+        "nowhere": "storage: /nowhere/d cannot be",
+        "an option": "usage: --form is not an option",
+    }
+
+    def command(self, command: str, **options: object) -> list[str]:
+        """The command that runs it in a separate JVM."""
+        return [*self.jvm.command(), *words_of(self.package, command, options)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a separate JVM."""
+        return self.jvm.environment()
 
     def run(self, command: str, **options: object) -> list[str]:
-        """The lines it prints; it must succeed."""
+        """The lines it prints in the runner's JVM; it must succeed."""
         status, printed = self.runner.job("main", *words_of(self.package, command, options))
         assert status == 0, printed[-3:]
         return printed
 
-    def fails(self, command: str, **options: object) -> str:
-        """The error message; it must fail."""
+    def failing(self, command: str, **options: object) -> tuple[list[str], str]:
+        """The lines it prints in the runner's JVM, and the error message; it must fail."""
         status, printed = self.runner.job("main", *words_of(self.package, command, options))
         assert status == 1, printed[-3:]
-        return printed[-1]
+        return printed[:-1], printed[-1]
 
-    def alone(self, command: str, **options: object) -> list[str]:
-        """The command that runs it in a separate JVM."""
-        return [*self.jvm.command(), *words_of(self.package, command, options)]
+
+# Messages that differ from those of samples/c.
+SAID = {
+    "no object": "it is an array; expected an object",
+    "no UTF-8": "it is not UTF-8",
+    "overlong UTF-8": "it is not UTF-8",
+    "half a surrogate": "an invalid escape in a string",
+    "NUL in a string": "an invalid escape in a string",
+    "a wrong escape": "an invalid escape in a string",
+    "format": "the 'format' 'onnx'; expected 'adabet-onnx/device'",
+    "files no list": "'files' is an object; expected an array",
+    "a file twice": "'files' has the file 'device.onnx' twice",
+    "few classes": "'logits_shape' of .* has 4 classes; expected 1",
+    "a mean of words": "item 0 of 'mean' of 'preprocessing' is a string; expected a number",
+    "huge sketches": "'numbers' of .* is 2147483647; expected a whole number from 1 to 536870911",
+    "an entry twice": "'entries' has the entry 'layers' twice",
+    "logits": "'logits_shape' of .* has 5 classes; expected 4",
+    "loss and logits": "has the output 'logits' twice",
+    "no tensors": "'tensors' of .* is empty",
+    "a huge boundary": "is 1099511627776, which is too large",
+    "a huge tensor": "is 1099511627776, which is too large",
+    "a huge optimizer": "is 1099511627776, which is too large",
+    "another order": "'tensors' of .* does not begin with a parameter",
+    "state.bin cut, hashed": "'selected_bytes' of .* is 2176; 'state' has 1305 bytes",
+    "selected.bin cut, hashed": "'selected_bytes' of .* is 2176; 'selected' has 1305 bytes",
+    "values that are NaN, hashed": "the loss is NaN in step 1",
+}
+
+
+@dataclass(frozen=True)
+class Checks(RuleChecks):
+    """tests/mobile/Runner.java."""
+
+    runner: Runner
+
+    damages: ClassVar[Mapping[str, tuple[Damage, str]]] = {
+        name: (damage, SAID.get(name, message)) for name, (damage, message) in c_damages.ALL.items()
+    }
+
+    def tried(self, x: Path, y: Path, out: Path, folders: Mapping[str, Path]) -> list[tuple[str, str, str]]:
+        """The last stage, the error's name, and the message for each package."""
+        printed = self.printed("try", x, y, out, *folders.values())
+        lines = [line.split("\t", 2) for line in printed]
+        return [(stage, problem, message) for stage, problem, message in lines]
+
+    def menu(self, file: Path) -> list[MenuAnswer]:
+        """The answer for each case."""
+        answers = []
+        for said, what, *_ in (line.split("\t") for line in self.printed("menu", file)):
+            answers.append(MenuAnswer(what) if said == "chosen" else MenuAnswer(None, f"{said}: {what}"))
+        return answers
+
+    def random_numbers(self) -> list[list[int]]:
+        """The first numbers, and an order."""
+        *first, order = self.printed("random")
+        return [[int(number) for number in first], json.loads(order)]
+
+    def further_random_numbers(self) -> list[list[int]]:
+        """The order by Python."""
+        return [shuffled(50, 2**32 - 1, 9)]
+
+    def betti_numbers(self, file: Path, subsets: Path) -> tuple[list[int], None]:
+        """The number of each matrix."""
+        return [int(line) for line in self.printed("betti", file)], None
+
+    def printed(self, *words: object) -> list[str]:
+        """The lines of a job, which must succeed."""
+        status, printed = self.runner.job(*words)
+        assert status == 0, printed[-20:]
+        return printed
+
+
+@contextmanager
+def running(jvm: Jvm) -> Iterator[Runner]:
+    """A JVM for many jobs, which must end without an error."""
+    runner = Runner(jvm)
+    yield runner
+    runner.close()

@@ -115,6 +115,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_explicit": Architecture(ViT, {**_VIT, "fused": False}, (3, 16, 16)),
     "bert": Architecture(Bert, _BERT, (7,), names=TEXT),
     "bert_masked": Architecture(Bert, _BERT, (7,), names=MASKED),
+    "bert_indexed": Architecture(Bert, {**_BERT, "indexed": True}, (7,), names=MASKED),
     "gpt": Architecture(Gpt, {"tokens": 7, "vocabulary": 50, "width": 16, "depth": 2, "heads": 2}, (7,), names=TEXT),
     "lstm": Architecture(
         Recurrent,

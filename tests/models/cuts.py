@@ -179,3 +179,28 @@ def any_length() -> onnx.ModelProto:
         "one": np.array(1, np.int64),
     }
     return tiny.build(nodes, values, input_shape=["N", 3, "length"])
+
+
+def by_indices() -> onnx.ModelProto:
+    """A classifier of the largest of six steps of each sample, picked from those of all samples in a row."""
+    nodes = [
+        node("ReduceMax", ["input"], ["sizes"], "/sizes", axes=[2], keepdims=0),
+        node("ArgMax", ["sizes"], ["step"], "/step", axis=1, keepdims=0),
+        node("Shape", ["input"], ["shape"], "/shape"),
+        node("Gather", ["shape", "zero"], ["count"], "/count"),
+        node("Range", ["zero", "count", "one"], ["range"], "/range"),
+        node("Mul", ["range", "six"], ["start"], "/start"),
+        node("Add", ["start", "step"], ["index"], "/index"),
+        node("Reshape", ["input", "rows"], ["flat"], "/flat"),
+        node("Gather", ["flat", "index"], ["picked"], "/picked"),
+        node("MatMul", ["picked", "hidden.weight"], ["h"], "/hidden"),
+        node("Tanh", ["h"], ["t"], "/tanh"),
+        node("Gemm", ["t", "fc.weight"], ["logits"], "/fc"),
+    ]
+    values = {
+        **{name: np.array(number, np.int64) for name, number in (("zero", 0), ("one", 1), ("six", 6))},
+        "rows": np.array([-1, 4], np.int64),
+        "hidden.weight": tiny.normal(4, 8),
+        "fc.weight": tiny.normal(8, 3),
+    }
+    return tiny.assemble(nodes, values, [info("input", ["N", 6, 4])], [info("logits", ["N", 3])])

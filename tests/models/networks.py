@@ -335,10 +335,18 @@ class ViT(nn.Module):
 
 
 class Bert(nn.Module):
-    """Normalisation after each sum, as published; classes from the first token."""
+    """Normalisation after each sum, as published; classes from the first token.
 
-    def __init__(self, tokens: int, vocabulary: int, width: int, depth: int, heads: int, classes: int) -> None:
+    Args:
+        indexed: read the mask at (sample, position), as transformers 5 does; the exporters write this as index
+            arithmetic over the whole batch.
+    """
+
+    def __init__(
+        self, tokens: int, vocabulary: int, width: int, depth: int, heads: int, classes: int, *, indexed: bool = False
+    ) -> None:
         super().__init__()
+        self.indexed = indexed
         self.word, self.position = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
         self.register_buffer("positions", torch.arange(tokens)[None])
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-12) for _ in range(2 * depth + 1))
@@ -350,7 +358,12 @@ class Bert(nn.Module):
         positions = self.positions.expand(input_ids.shape[0], -1)  # in every sample, so that it is a layer
         x = self.norms[0](self.word(input_ids) + self.position(positions))
         mask = None
-        if attention_mask is not None:
+        if attention_mask is not None and self.indexed:
+            count, length = input_ids.shape
+            sample, position = torch.arange(count)[:, None, None, None], torch.arange(length)[None, None, None, :]
+            shown = attention_mask.bool()[sample, position].expand(count, 1, length, length)
+            mask = torch.where(shown, 0.0, torch.finfo(torch.float32).min).to(x.dtype)
+        elif attention_mask is not None:
             mask = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * torch.finfo(torch.float32).min
         for i, (attention, forward) in enumerate(zip(self.attentions, self.forwards, strict=True)):
             x = self.norms[2 * i + 1](x + attention(x, mask))

@@ -30,6 +30,7 @@ BATCH = 4
 ARCHITECTURES = (
     "audio",
     "bert",
+    "bert_indexed",
     "bert_masked",
     "convnext",
     "densenet",
@@ -47,7 +48,7 @@ ARCHITECTURES = (
     "vit_explicit",
     "vit_tiny",
 )
-DYNAMO = ("bert_masked", "convnext", "mobilenetv2", "resnet18", "vit_tiny")
+DYNAMO = ("bert_indexed", "bert_masked", "convnext", "mobilenetv2", "resnet18", "vit_tiny")
 NEWER = (("unet_resize", 18), ("mobilenetv3", 20), ("vit_explicit", 20))
 EXPORTS = [
     *((name, "torchscript", 17) for name in ARCHITECTURES),
@@ -306,3 +307,23 @@ def test_twenty_steps_from_features_equal_those_of_the_uncut_graph(name, exporte
     assert_equal_training(Uncut(model, selection), manifest, architectures.feeds(name, batch=BATCH, seed=0))
     if what != "spread":  # which begins with the first layer
         assert all(entry["input"] is None for entry in manifest.content["boundary"] if entry["dtype"] == "float32")
+
+
+@pytest.mark.parametrize("name", ["bert", "bert_masked", "bert_indexed"])
+@pytest.mark.parametrize(
+    ("exporter", "opset", "optimize"), [("torchscript", 17, 0), ("dynamo", 18, 0), ("dynamo", 18, 1)]
+)
+def test_the_frozen_part_of_a_bert_reaches_its_head(name, exporter, opset, optimize, tmp_path):
+    """With any mask: a step of the head alone reads the pooled state, and does nothing else."""
+    from models import architectures
+
+    data = architectures.export(name, exporter=exporter, opset=opset, optimize=bool(optimize))
+    model = open_model(onnx.load_from_string(data))
+    manifest = make_artifacts(model, chosen(model, "head"), tmp_path / "a", backend="portable", check=False)
+    assert [entry["shape"] for entry in manifest.content["boundary"]] == [["N", 16]]
+    assert manifest.stored_bytes == 4 * 16
+    step = onnx.load(tmp_path / "a" / "step.onnx", load_external_data=False)
+    assert "Softmax" not in {node.op_type for node in step.graph.node}
+    assert sum(node.op_type in ("Gemm", "MatMul") for node in step.graph.node) <= 2
+    assert len(step.graph.node) < 80
+    assert manifest.notes == []

@@ -30,6 +30,7 @@ from adabet_onnx import (
     predict,
 )
 from adabet_onnx.cost.graphs import selection_with
+from adabet_onnx.cost.overview import overview
 from adabet_onnx.files import sha256_of_files
 from adabet_onnx.portable.features import Features
 from adabet_onnx.portable.per_sample import places
@@ -233,6 +234,11 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], SampleL
         {"last": ints(2)},
         SampleLayout(0),
     ),
+    "a part that is all of the batch": (
+        [node("Slice", ["x", "a", "b", "i", "s"], ["y"])],
+        {"a": ints(0, 1), "b": ints(2**31 - 1, 3), "i": ints(0, 1), "s": ints(1, 1)},
+        SampleLayout(0),
+    ),
     "einsum": ([node("Einsum", ["x", "c"], ["y"], equation="ntc,cd->tnd")], {"c": tiny.normal(4, 5)}, SampleLayout(1)),
     "mean of its own": ([node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)], {}, SampleLayout(0)),
     "mean and variance of its own": (
@@ -325,6 +331,8 @@ MIXED: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
         [node("Slice", ["x", "a", "b", "i", "s"], ["y"])],
         {"a": ints(-1), "b": ints(-(2**31)), "i": ints(0), "s": ints(-1)},
     ),
+    "the first samples": ([node("Slice", ["x", "a", "b"], ["y"])], {"a": ints(0), "b": ints(2**20)}),
+    "all but the first sample": ([node("Slice", ["x", "a", "b"], ["y"])], {"a": ints(1), "b": ints(2**31 - 1)}),
     "sums along the batch": ([node("CumSum", ["x", "i"], ["y"])], {"i": np.array(0, np.int64)}),
     "a step for each sample": (
         [node("GRU", ["x", "c", "r"], ["y"], hidden_size=2)],
@@ -627,3 +635,27 @@ def test_a_folder_of_version_1_trains_evaluates_predicts_and_exports(old, tmp_pa
     assert evaluate(old, (x, y))["loss"] == pytest.approx(evaluate(tmp_path / "adapted.onnx", (x, y))["loss"])
     session = load_manifest(old).session(load_manifest(old).initial)
     assert session.features({"input": x})["input"] is x
+
+
+# Where the frozen part ends too early
+
+
+def notes(layers: tuple[str, ...], folder: Path) -> list[str]:
+    """What the manifest says about a training of these layers."""
+    model = open_model(cuts.by_indices())
+    return make_artifacts(model, selected(model, *layers), folder, backend="portable").notes
+
+
+def test_a_note_names_the_node_where_the_frozen_part_ends(tmp_path):
+    (note,) = notes(("fc",), tmp_path / "a")
+    assert note == (
+        "the frozen part ends before node '/index' (Add): the values that it makes are not known to be computed for "
+        "each sample by itself. So every step computes 1 heavy operator (MatMul) again that no training changes"
+    )
+    assert notes(("hidden", "fc"), tmp_path / "b") == []  # what is computed again is trained
+
+
+def test_a_note_on_the_predicted_cost(tmp_path):
+    model = open_model(cuts.by_indices())
+    (note,) = overview(model, selected(model, "fc"), batch_size=4).notes
+    assert note.startswith("the frozen part ends before node '/index' (Add)")

@@ -16,7 +16,7 @@ from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.score import score
 from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.baseline_loss import at_baseline, baseline_loss, minimum_loss
-from adabet_onnx.training.learning_check import at_chance, evaluated_at_chance, rate_advice
+from adabet_onnx.training.learning_check import at_chance, evaluated_at_chance, rate_advice, scaling_advice
 from adabet_onnx.training.settings import Settings
 
 
@@ -185,6 +185,17 @@ def test_advice_goes_by_what_the_losses_did(given, said):
     assert rate_advice(given, 1e-3, math.log(10)) == said
     larger = said is not None and "smaller" not in said
     assert rate_advice(given, 1e-3, math.log(10), searched=True) == (None if larger else said)
+
+
+def test_a_loss_far_above_guessing_is_one_of_scaling():
+    """Data of 0 to 255 for a model of 0 to 1 began at a loss of 381; a high training loss is the rate's."""
+    advice = scaling_advice(rows(30.0, held=(381.1, 20.0)), math.log(10))
+    assert advice is not None
+    assert "381.100, 166 times that of guessing" in advice
+    assert "`preset`" in advice
+    assert scaling_advice(rows(3.0, held=(46.0, 2.0)), math.log(10)) is None
+    assert scaling_advice(rows(3.0, held=(47.0, 2.0)), math.log(10)) is not None
+    assert scaling_advice(rows(381.1, 30.0), math.log(10)) is None
 
 
 @pytest.fixture(scope="module")

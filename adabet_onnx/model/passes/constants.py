@@ -19,7 +19,7 @@ from ..constant_values import is_random
 from ..shapes import infer_shapes, measured_shapes
 from ..uses import subgraphs
 
-_BATCHES = (7, 11)  # two batch sizes: values equal at both do not depend on the batch
+BATCHES = (7, 11)  # two batch sizes: values equal at both do not depend on the batch
 _MOST_ELEMENTS = 1024
 # These copy elements of some inputs unchanged, so some of those elements may depend on the batch and others not.
 _ARRANGING: dict[str, frozenset[int] | None] = {
@@ -29,7 +29,7 @@ _ARRANGING: dict[str, frozenset[int] | None] = {
         frozenset({0}),
     ),
 }
-_Arrays = tuple[np.ndarray, ...]  # one for each of _BATCHES
+_Arrays = tuple[np.ndarray, ...]  # one for each of BATCHES
 
 
 def shape_arithmetic(model: ir.Model, trainable: Collection[str] = ()) -> dict[ir.Value, _Arrays]:
@@ -130,7 +130,7 @@ class _Arithmetic:
             inputs[value.name or ""] = arrays
         if not inputs:
             return None
-        sizes = range(len(_BATCHES))
+        sizes = range(len(BATCHES))
         if all(_equal(arrays) for arrays in inputs.values()):
             results = _run(node, {name: arrays[0] for name, arrays in inputs.items()}, self._opset)
             return None if results is None else [results for _ in sizes]
@@ -144,7 +144,7 @@ class _Arithmetic:
         tensor = value.const_value if value.is_initializer() and value.name not in self._trainable else None
         if tensor is None or tensor.size > _MOST_ELEMENTS or tensor.dtype == ir.DataType.STRING:
             return None
-        return (tensor.numpy(),) * len(_BATCHES)
+        return (tensor.numpy(),) * len(BATCHES)
 
 
 def _dims(model: ir.Model) -> dict[str, list[tuple[int, ...]]]:
@@ -157,7 +157,7 @@ def _dims(model: ir.Model) -> dict[str, list[tuple[int, ...]]]:
     if not names:
         return {}
     shapes_by_batch: list[Mapping[str, tuple[int, ...]]] = []
-    for batch in _BATCHES:
+    for batch in BATCHES:
         shapes = infer_shapes(model, batch)
         missing = [name for name in dict.fromkeys(names) if name not in shapes]
         shapes_by_batch.append(shapes | (measured_shapes(model, missing, batch) if missing else {}))

@@ -34,7 +34,7 @@ extension Device {
         let checked = try CheckedSamples(samples, description, labelled: false, "data")
         let count = min(plan.samples, checked.count), all = count + plan.layers.count
         guard count >= Self.fewest else {
-            throw DeviceError(.tooFew, "there are \(count) samples; scoring takes \(Self.fewest) or more")
+            throw DeviceError(.tooFew, "there are \(count) samples; scoring needs at least \(Self.fewest)")
         }
         let run = try ScoringRun(self, plan, count)
         for sample in 0..<count {
