@@ -133,7 +133,7 @@ def _repairs(layers: Sequence[CheckedLayer]) -> list[Text]:
         for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
             for repair in verdict.repairs if verdict.trainable else ():
                 nodes = nodes_by_repair.setdefault(_COUNT.sub("", repair), {}).setdefault(backend, {})
-                nodes[layer.name] = int(found[1]) if (found := _COUNT.search(repair)) else 1
+                nodes[layer.name] = int(count[1]) if (count := _COUNT.search(repair)) else 1
     lines = []
     for repair, backends in nodes_by_repair.items():
         prefix = "" if len(backends) > 1 else f"{next(iter(backends))}: "
