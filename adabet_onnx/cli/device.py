@@ -181,6 +181,8 @@ def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> 
         show(f"note: {note}", quiet)
     if content["preprocessing"] is None:
         show("note: no preprocessing is known: the device must supply inputs in the form that the model takes", quiet)
+    if content["class_names"] is None and content["labels"]["classes"] is not None:
+        show("note: no class names are known: the device's program must supply them", quiet)
     sizes = [(output / FILE).stat().st_size, *(int(file["bytes"]) for file in content["files"])]
     show(
         f"{output}: {len(sizes)} files, {size_text(sum(sizes))}; any onnxruntime from "

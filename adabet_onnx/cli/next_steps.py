@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..file_names import ADAPTED
+from ..file_names import ADAPTED, ARTIFACTS
 from .layout import Option
 from .parameters import Share, weights_text
 
@@ -27,11 +27,12 @@ _COMPARED = (
 )
 
 
-def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
+def after_run(ctx: click.Context, *, portable: bool = True, comparable: bool = True) -> str:
     """Return lines with the commands that make use of the results of a run.
 
     Args:
         ctx: the context of the run.
+        portable: whether a device package can be made of the artifacts.
         comparable: whether there is test data, which a comparison needs.
     """
     model, data, folder = (Path(ctx.params[name]) for name in ("model", "data", "output"))
@@ -41,6 +42,8 @@ def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
         ["evaluate", adapted, data, *_given(ctx, (*_READING, *_LABELS, *_COMPUTING[1:]))],
         ["report", folder, "-o", folder / "report.html"],
     ]
+    if portable:
+        commands.append(["device", folder / ARTIFACTS, "-o", folder / "device"])
     if comparable:
         trained = ctx.params["epochs"] != 0  # a comparison trains
         compared = _COMPARED if trained else [name for name in _COMPARED if name != "epochs"]

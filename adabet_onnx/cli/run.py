@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..file_names import ADAPTED
+from ..file_names import ADAPTED, ARTIFACTS
 from . import artifact_options, config, next_steps, options, scoring_options
 from .common import (
     Bindings,
@@ -114,7 +114,22 @@ def run(
     _show_outcome(outcome, plot, quiet)
     if predictions is not None:
         show(f"predictions: {predictions}", quiet)
-    show(f"\n{next_steps.after_run(click.get_current_context(), comparable=outcome.is_of_test_data)}", quiet)
+    portable, comparable = _fits_devices(output / ARTIFACTS), outcome.is_of_test_data
+    steps = next_steps.after_run(click.get_current_context(), portable=portable, comparable=comparable)
+    show(f"\n{steps}", quiet)
+
+
+def _fits_devices(artifacts: Path) -> bool:
+    """Whether a device package can be made of the artifacts."""
+    from ..device.package import check_backend
+    from ..errors import UsageError
+    from ..training.manifest import load_manifest
+
+    try:
+        check_backend(load_manifest(artifacts, verify=False))
+    except UsageError:
+        return False
+    return True
 
 
 def _check_outputs(output: Path, plot: Path | None, predictions: Path | None, save_config: Path | None) -> None:

@@ -8,18 +8,19 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ..device.choosing import needed_bytes
 from ..showing import counted, listed
 from ..sizes import size_text
 
 
 def package_table(content: Mapping[str, Any]) -> Table:
-    """A table of the choices of layers in a package, one per row.
+    """A table of the choices of layers in a package, one per row, with the memory at the package's batch size.
 
     Args:
         content: content of device.json.
     """
     entries = content["entries"]
-    batch = entries[0]["memory"][1][0]
+    batch = content["training"]["batch_size"]
     table = Table(title=f"{content['model']}: {counted(len(entries), 'choice')} of layers")
     columns = ("choice", "layers", "trained", "update", "kept per sample", f"memory at batch {batch}")
     for name in columns:
@@ -32,6 +33,6 @@ def package_table(content: Mapping[str, Any]) -> Table:
             f"{entry['trained']:,}",
             size_text(entry["selected_bytes"]),
             size_text(kept) if entry["frozen"] is not None else "nothing",
-            size_text(entry["memory"][1][1]),
+            size_text(needed_bytes(entry["memory"], batch)),
         )
     return table

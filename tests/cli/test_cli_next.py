@@ -43,13 +43,15 @@ def steps(text: str) -> list[str]:
 def test_the_commands_after_a_run_can_be_typed(command):
     given = ["model.onnx", "new data.npz", "-o", "my out", *RUN, "--num-classes", "4", "--layout", "NHWC"]
     found = steps(command("run", *given).out)
-    assert [shlex.split(step)[1] for step in found] == ["predict", "evaluate", "report", "compare"]
+    assert [shlex.split(step)[1] for step in found] == ["predict", "evaluate", "report", "device", "compare"]
     assert found[0] == "adabet-onnx predict 'my out/adapted.onnx' 'new data.npz' --layout NHWC"
-    assert "--num-classes 4" in found[3]
-    for step in found[:3]:
+    assert found[3] == "adabet-onnx device 'my out/artifacts' -o 'my out/device'"
+    assert "--num-classes 4" in found[4]
+    for step in found[:4]:
         assert command(*shlex.split(step)[1:]).out
     assert Path("my out/report.html").is_file()
-    command(*shlex.split(found[3])[1:], *["--strategies", "last", "--seeds", "1", "--jobs", "1", "--rates", "0.01"])
+    assert Path("my out/device/device.json").is_file()
+    command(*shlex.split(found[4])[1:], *["--strategies", "last", "--seeds", "1", "--jobs", "1", "--rates", "0.01"])
     assert Path("my out/results.json").is_file()
     assert command("evaluate", "my out/artifacts", "new data.npz", "--layout", "NHWC").out, (
         "what was trained is still there"
@@ -67,7 +69,7 @@ def test_options_are_said_again_as_they_were_given():
     words += ["--class-axis", "-1", "--ignore-label", "255", "--allow-resize", "--keep-tail", "--rho", "0.3"]
     model = str(Path(__file__))
     found = after_run(cli.commands["run"].make_context("run", [model, model, "-o", "out", *words]))
-    _, evaluate, _, compared = (shlex.split(line)[4:] for line in found.splitlines()[1:])
+    _, evaluate, _, _, compared = (shlex.split(line)[4:] for line in found.splitlines()[1:])
     labels = ["--allow-resize", "--class-axis", "-1", "--ignore-label", "255"]
     assert evaluate == labels
     again = " ".join(compared)
@@ -78,11 +80,19 @@ def test_options_are_said_again_as_they_were_given():
     assert "--preset" not in compared, "which was not given"
 
 
+@pytest.mark.usefixtures("training")
+def test_no_package_is_proposed_of_the_other_backend(command):
+    """A package needs plain ONNX."""
+    out = command("run", "model.onnx", "new data.npz", "-o", "out", *RUN, "--backend", "ort").out
+    assert [shlex.split(step)[1] for step in steps(out)] == ["predict", "evaluate", "report", "compare"]
+    assert "--backend portable" in command("device", "out/artifacts", "-o", "device", code=2).err
+
+
 def test_no_comparison_is_proposed_without_test_data(command):
     with np.load("new data.npz") as data:
         np.savez("all.npz", x=data["x_train"], y=data["y_train"])
     out = command("run", "model.onnx", "all.npz", "-o", "out of all", *RUN).out
-    assert [shlex.split(step)[1] for step in steps(out)] == ["predict", "evaluate", "report"]
+    assert [shlex.split(step)[1] for step in steps(out)] == ["predict", "evaluate", "report", "device"]
     assert "hint      metrics on training samples are too optimistic: give test data too" in out
 
 

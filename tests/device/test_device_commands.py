@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from command_line import command_of
 from models import tiny
 
 from adabet_onnx import Packing, make_artifacts, make_device, make_menu, open_model, select
+from adabet_onnx.device.choosing import needed_bytes
+from adabet_onnx.device.description import load_device
+from adabet_onnx.model.metadata import METADATA
 from adabet_onnx.sizes import size_text
 
 PLAIN = Packing(scoring=None)
@@ -84,3 +88,24 @@ def test_scores_of_another_model_are_refused_as_such(tmp_path, model, command):
     assert "adabet-onnx score MODEL DATA -o scores.json" in said
     assert "selection" not in said
     assert not (tmp_path / "device").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32, 40])
+def test_the_table_has_the_memory_that_devices_compare(tmp_path, model, command, batch):
+    """They compare it at the package's batch size, unless their program trains with another."""
+    said = command("menu", model, "-o", tmp_path / "device", "--no-scoring", "--entries", 1, "--batch-size", batch).out
+    [entry] = load_device(tmp_path / "device").entries
+    assert f"memory at batch {batch} " in said
+    assert f"{size_text(needed_bytes(entry.memory, batch))} │" in said
+
+
+def test_unknown_class_names_are_noted(tmp_path, model, command):
+    note = "note: no class names are known: the device's program must supply them"
+    out = ["-o", tmp_path / "device", "--no-scoring", "--entries", 1]
+    assert note in command("menu", model, *out).out
+    assert note not in command("menu", model, *out, "--loss", "mse").out
+    named = onnx.load(model)
+    onnx.helper.set_model_props(named, {METADATA + "classes": json.dumps(["ant", "bee", "cat"])})
+    onnx.save(named, model)
+    assert note not in command("menu", model, *out).out
+    assert load_device(tmp_path / "device").class_names == ("ant", "bee", "cat")

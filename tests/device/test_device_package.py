@@ -223,6 +223,19 @@ def test_the_personal_model_follows_one_small_file(tmp_path, trained):
     np.testing.assert_allclose(predicted["logits"], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_package_of_trained_artifacts_is_the_exported_model(tmp_path, trained):
+    """Its state and selected.bin have the trained values, so that device.onnx predicts as adapted.onnx does."""
+    entry = make_device(trained, tmp_path / "device", packing=PLAIN)["entries"][0]
+    device = tmp_path / "device"
+    assert (device / entry["state"]).read_bytes() == (device / entry["selected"]).read_bytes()
+    export_model(trained, tmp_path / "adapted.onnx")
+    x = np.random.default_rng(0).standard_normal((5, 1, 16, 16)).astype(np.float32)
+    found, expected = (run(path, {"input": x}) for path in (device / entry["model"], tmp_path / "adapted.onnx"))
+    assert np.array_equal(found["logits"], expected["logits"])
+    before = run(MODEL, {"input": x})["logits"]
+    assert not np.allclose(found["logits"], before, atol=1e-3)
+
+
 def test_what_it_begins_with(tmp_path, trained):
     """The last training's values and settings, unless the model's are requested; moments always start at zero."""
     last = make_device(trained, tmp_path / "trained", packing=PLAIN)
