@@ -373,7 +373,7 @@ def test_metrics_jsonl(chain):
 def test_evaluate_json(chain):
     before, after = read(chain / "before.out"), read(chain / "evaluate.out")
     for result in (before, after):
-        assert set(result) == {"loss", "accuracy", "samples", "data", *FIGURES}
+        assert set(result) == {"loss", "accuracy", "samples", "data", "hint", *FIGURES}
         assert np.array(result["confusion_matrix"]).sum() == 30
         assert [row["class"] for row in result["per_class"]] == CLASSES
         assert result["samples"] == 30, "x_test"

@@ -109,7 +109,7 @@ def test_batches_that_do_not_fit_together(batches, message):
 def test_named_inputs_that_the_model_does_not_have():
     model = two_inputs()
     for data, message in [
-        (np.zeros((3, 4)), "has 2 inputs"),
+        (np.zeros((3, 4)), "has 2 inputs .* or an .npz file with arrays of these names"),
         ({"a": np.zeros((3, 4)), "c": np.zeros((3, 4))}, r"the data has inputs \['a', 'c'\].*has \['a', 'b'\]"),
     ]:
         with pytest.raises(DataError, match=message):

@@ -209,10 +209,11 @@ UNREAD: dict[str, tuple[str, ...]] = {
     ),
     "run": (
         "data", "features", "head_start", "layers", "strategy", "full_precision", "size_tau", "not_measured",
-        "predicted", "trainable_layers", "warnings", "advice", "learning_rate", "rates", "stored_bytes", "views",
-        "validation_samples", "kept_epoch", "loss", "per_output", "samples", "trainable_share", "most_confused",
-        "per_class", "confusion_matrix", "seconds", "frozen_seconds", "costs.inference.frozen_bytes",
-        "costs.inference.tail_bytes", "costs.all.frozen_bytes", "costs.all.tail_bytes",
+        "predicted", "trainable_layers", "warnings", "advice", "notes", "learning_rate", "rates", "stored_bytes",
+        "views", "validation_samples", "kept_epoch", "loss", "per_output", "samples", "trainable_share",
+        "most_confused", "per_class", "confusion_matrix", "seconds", "frozen_seconds",
+        "costs.inference.frozen_bytes", "costs.inference.tail_bytes", "costs.all.frozen_bytes",
+        "costs.all.tail_bytes",
     ),
     "results": (),
     "plan": (

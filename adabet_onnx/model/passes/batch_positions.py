@@ -76,9 +76,9 @@ class BatchPositions:
             if rule is None or node.domain not in ("", "ai.onnx"):
                 continue
             step = self._step(node)
-            found = None if step is None else rule(step)
-            if found is not None:
-                self._found[node.outputs[0]] = found
+            positions = None if step is None else rule(step)
+            if positions is not None:
+                self._found[node.outputs[0]] = positions
 
     def __bool__(self) -> bool:
         return any(positions.axis is not None for positions in self._found.values())
