@@ -114,7 +114,7 @@ def menu(
 
     \b
     Example:
-      adabet-onnx menu model.onnx --scores scores.json -o device/ --lr 0.03
+      adabet-onnx menu model.onnx --scores scores.json -o device/
     """
     from ..device.menu import make_menu
     from ..model.open import open_model

@@ -227,7 +227,7 @@ class PackageWriter:
         ]
         content["weights"] = WEIGHTS if (self._folder / WEIGHTS).is_file() else None
         (self._folder / FILE).write_bytes(_written(content))
-        return {**content, "notes": training.notes(self._entries[0]["memory"])}
+        return {**content, "notes": training.notes(self._entries)}
 
     def _description(self) -> dict[str, Any]:
         """The part of device.json that all entries share."""

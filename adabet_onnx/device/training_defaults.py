@@ -42,28 +42,38 @@ class TrainingDefaults:
             "seed": SEED,
         }
 
-    def notes(self, memory: Sequence[tuple[int, int]]) -> list[str]:
+    def notes(self, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         """What a user should know, a sentence each.
 
         Args:
-            memory: (batch, bytes) of a choice of layers, in ascending order of batches.
+            entries: the choices of layers, which all train with these settings.
         """
+        notes = []
         if self.usual_of is not None:
-            return [
+            notes.append(
                 f"the learning rate {self.learning_rate:g} is the usual one of {self.usual_of}, not one that was found "
                 "for this model: if a run or training found one (the line 'learning rate' of its output), pass it as "
                 "`learning_rate`"
-            ]
-        if self.trained is None:
-            return []
-        size, parts = self.trained
+            )
+        if self.trained is not None:
+            notes.append(self._note_on_updates(entries[0]["memory"]))
+        if len(entries) > 1:
+            most = max(entries, key=lambda entry: int(entry["trained"]))
+            notes.append(
+                "all choices train with this learning rate: one that was found for few layers can be much too high for "
+                f"{most['name']}, which trains {most['trained']:,} values"
+            )
+        return notes
+
+    def _note_on_updates(self, memory: Sequence[tuple[int, int]]) -> str:
+        size, parts = self.trained or (self.batch_size, 1)
         accumulated = f" ({parts} batches of {size}, accumulated)" if parts > 1 else ""
         one, whole = (size_text(needed_bytes(memory, batch)) for batch in (self.batch_size, size * parts))
-        return [
+        return (
             f"the learning rate {self.learning_rate:g} is that of a training with updates of {size * parts} "
             f"samples{accumulated}; a device does not accumulate and updates after each batch of {self.batch_size}. "
             f"`batch_size={size * parts}` makes its updates as large; a step then takes {whole} instead of {one}"
-        ]
+        )
 
 
 def training_defaults(packing: Packing, optimizer: str, started: Mapping[str, Any]) -> TrainingDefaults:

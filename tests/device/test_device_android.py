@@ -15,6 +15,7 @@ from device_jvm import ANDROID, MOBILE, Jvm, compiled, kotlinc, made_once, run
 from safetensors.numpy import load_file
 
 import adabet_onnx
+from adabet_onnx import load_delta
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +52,12 @@ def adabet(line: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(app, tmp_path_factory) -> tuple[Path, list[str]]:
-    """The folder in which the page's first command and the checks ran, and the output of the checks."""
+    """The folder in which the page's command for a menu and the checks ran, and the output of the checks."""
     folder = tmp_path_factory.mktemp("page")
-    shutil.copy(DEMO / "digits.onnx", folder / "model.onnx")
-    make, _ = blocks("bash")
-    adabet(make, folder)
+    (folder / "adapted").mkdir()
+    shutil.copy(DEMO / "digits.onnx", folder / "adapted" / "adapted.onnx")
+    _, menu, _ = blocks("bash")
+    adabet(menu, folder)
     with np.load(DEMO / "digits_shifted.npz") as data:
         data["x_train"][:120].astype(np.uint8).tofile(folder / "images")
         data["y_train"][:120].astype("<i8").tofile(folder / "labels")
@@ -75,10 +77,12 @@ def test_pauses_cancelled_trainings_and_the_apps_own_logic(place):
 
 def test_what_the_page_kept_goes_back_into_the_package(place):
     folder, _ = place
-    _, apply = blocks("bash")
+    *_, apply = blocks("bash")
     shutil.copy(folder / "out" / "personal.safetensors", folder)
-    adabet(apply, folder)
-    values = (folder / "selected.bin").read_bytes()
+    selected = f"device/{load_delta(folder / 'personal.safetensors').entry}.selected.bin"
+    assert (folder / selected).is_file()
+    adabet(apply.replace("device/head.selected.bin", selected), folder)
+    values = (folder / selected).read_bytes()
     for array in load_file(folder / "personal.safetensors").values():
         assert array.tobytes() in values
 

@@ -58,6 +58,18 @@ def test_given_settings_are_in_the_package(tmp_path, model):
     assert (start.learning_rate, start.batch_size, start.epochs) == (0.5, 4, 7)
 
 
+def test_the_choices_of_a_menu_share_a_rate_and_a_note_says_so(tmp_path, model):
+    """A rate that suits a few parameters can be far too high for many."""
+    for rate in (None, 0.03):
+        packing = Packing(scoring=None, learning_rate=rate)
+        made = make_menu(model, tmp_path / "menu", entries=3, packing=packing, check=False)
+        assert len(made["entries"]) == 3
+        largest = max(made["entries"], key=lambda entry: entry["trained"])
+        assert len(made["notes"]) == (2 if rate is None else 1)
+        assert "all choices train with this learning rate" in made["notes"][-1]
+        assert f"too high for {largest['name']}, which trains {largest['trained']:,} values" in made["notes"][-1]
+
+
 def test_given_settings_come_before_those_of_the_training(tmp_path, model):
     settings = Settings(epochs=1, learning_rate=0.02, batch_size=16)
     folder = trained(tmp_path / "artifacts", model, settings)
