@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     cls=Command,
     epilog="JSON: data, test_samples, before and source_before (accuracies), warnings, results (what results.json "
     "holds), summaries (strategy, rho, accuracies, failed, mean, deviation, loss, trainable_share, step_seconds, "
-    "step_memory_bytes, update_bytes, source_accuracy, best, ties, test_samples, training_chance and data_chance: how "
-    "far its mean may differ from the best by chance).",
+    "step_memory_bytes, update_bytes, source_accuracy, best, ties, test_samples, training_chance, data_chance).",
 )
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
