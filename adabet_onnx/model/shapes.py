@@ -11,6 +11,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..errors import ModelError
 from ..isolation import during
+from .passes.unused import RemoveUnused
 
 BATCH = "N"  # name of the batch dimension in every opened model
 Shapes = dict[str, tuple[int, ...]]
@@ -121,12 +122,15 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
         extents = [extent if isinstance(extent, int) else batch for extent in graph_input.shape]
         feeds[graph_input.name or ""] = np.zeros(extents, graph_input.dtype.numpy())
     probed = model.clone()
-    existing = {value.name for value in probed.graph.outputs}
     values = {value.name: value for node in probed.graph for value in node.outputs}
+    if all(name in values for name in requested):
+        probed.graph.outputs.clear()  # what the values do not depend on is not run
+    existing = {value.name for value in probed.graph.outputs}
     for name in requested:
         if name in values and name not in existing:
             values[name].type = values[name].shape = None  # its recorded shape may be outdated
             probed.graph.outputs.append(values[name])
+    RemoveUnused()(probed)
     # Not optimised: onnxruntime's optimizer may remove a value, and returns None for it.
     session = runtime.inference_session(probed, "the model", runtime.plain_options())
     arrays = runtime.run_session(session, requested, feeds, "the model", seconds=TRIAL_SECONDS)
