@@ -11,8 +11,8 @@ _FRAMEWORKS = {
 
 _KEEP_NORMS = {
     "pytorch": (
-        "export with torch.onnx.export(..., optimize=False), or in its older form with training=TrainingMode.PRESERVE "
-        "and do_constant_folding=False"
+        "export with torch.onnx.export(..., optimize=False), or with dynamo=False, do_constant_folding=False and "
+        "keep_initializers_as_inputs=True (docs/pytorch.md has both calls)"
     ),
     "keras": (
         "convert the Keras model or SavedModel with converters/from_keras.py: tf2onnx alone folds them, and has no "

@@ -127,8 +127,8 @@ class Trainer:
 
         Args:
             data: labelled data in any form that `Data` describes; its test split is not used.
-            epochs: passes over the training data (default 10); overrides ``settings``. 0: nothing is trained, and the
-                initial state can be exported.
+            epochs: passes over the training data (default 10); overrides ``settings``. 0: nothing is trained but a new
+                head, which is fitted; this state can be exported.
             batch_size: samples per step (default 32, or that of the selection's budget); overrides ``settings``.
             learning_rate: learning rate of the first step, or ``"auto"`` (the default): found by a short search, see
                 `rate_search`; overrides ``settings``.
