@@ -19,7 +19,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-pytest_plugins = ["bad_inputs", "data_models", "deltas"]  # modules of fixtures
+pytest_plugins = ["bad_inputs", "data_models", "deltas", "fleet_clients"]  # modules of fixtures
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 INFERENCE_PYTHON = ROOT / ".venv-inference" / ("Scripts" if os.name == "nt" else "bin") / "python"
