@@ -51,6 +51,7 @@ def test_it_measures_and_sums_up(model, data, tmp_path):
     assert summary["costs"]["all"]["memory_bytes"] == outcome.costs["all"].memory_bytes
 
 
+@pytest.mark.slow
 def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_path):
     how = replace(HOW, measure=False)
     folder = tmp_path / "out"

@@ -374,6 +374,7 @@ def shade(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", LAYER_COUNTS)
 @pytest.mark.parametrize("what", ["scores", "outcome", "regression", "comparison", "comparison of losses", "stability"])
 def test_plots(tmp_path, what, count):
@@ -389,6 +390,7 @@ def test_a_copy_of_a_figure_is_the_same_picture():
     assert np.array_equal(shade(figure._repr_png_()), shade(copy.deepcopy(figure)._repr_png_()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$\\frac{1", "a\nb", "<b>&amp;", "%s{}", "x" * 5000, ""])
 def test_names_are_drawn_letter_by_letter(name):
     figure = outcome_of((name, "head")).plot()
@@ -401,6 +403,7 @@ def boxes(figure, texts):
     return [text.get_window_extent(renderer) for text in texts if text.get_text() and text.get_visible()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", LAYER_COUNTS)
 @pytest.mark.parametrize("what", ["outcome", "regression", "scores"])
 def test_no_text_lies_on_another_or_outside(what, count):
@@ -463,6 +466,7 @@ def test_what_is_outside_the_plots_format(tmp_path):
         scores_of(("a",)).plot(tmp_path / "plot.txt")
 
 
+@pytest.mark.slow
 def test_drawing_touches_neither_pyplot_nor_the_backend(tmp_path):
     code = (
         "import pickle, sys\n"

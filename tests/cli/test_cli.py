@@ -431,6 +431,7 @@ def test_resume_continues_to_the_same_end(chain, adabet, monkeypatch):
 # --- the whole job ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_leaves_its_files(adabet, here):
     options = f"{QUICK} --epochs 2 --num-classes 4 --no-measure --plot out/scores.png --rho 0.4 --lr 0.01"
     text = adabet(f"run model.onnx data.npz -o out {options}").out

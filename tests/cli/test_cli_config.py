@@ -35,6 +35,7 @@ def read(path: str) -> dict:
     return json.loads(Path(path).read_text())
 
 
+@pytest.mark.slow
 def test_a_saved_config_runs_again(command):
     command("run", "model.onnx", "data.npz", "-o", "out", *RUN, "--rho", "0.4", "--save-config", "out/run.toml")
     Path("elsewhere").mkdir()

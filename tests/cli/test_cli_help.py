@@ -104,6 +104,7 @@ def imported_by(code: str) -> set[str]:
 # --- starting up -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [None, ["--version"], ["--help"], *([*name.split(), "--help"] for name in ENTRIES), ["run", "--epochs", "none"]],

@@ -103,6 +103,7 @@ def test_of_deltas(printed):
     assert [apart["distance"] for apart in found["tensors"]] == [0.0] * len(saved["tensors"])
 
 
+@pytest.mark.slow
 def test_of_studies(printed):
     options = ["--groups", "2", "--group-size", "32", "--shuffles", "1", "--subset-size", "8", "--subsets", "4"]
     found = printed("stability", "model.onnx", "data.npz", "-o", "stability.json", *options)
@@ -119,6 +120,7 @@ def test_of_studies(printed):
     assert page["output"] == "page.html"
 
 
+@pytest.mark.slow
 def test_of_the_whole_job(printed):
     found = printed("run", "model.onnx", "data.npz", "-o", "out", *SCORING, "--epochs", "1", "--no-measure")
     assert found == read("out/run.json")

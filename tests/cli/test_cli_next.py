@@ -40,6 +40,7 @@ def steps(text: str) -> list[str]:
     return [line.strip() for line in lines[lines.index("next:") + 1 :]] if "next:" in lines else []
 
 
+@pytest.mark.slow
 def test_the_commands_after_a_run_can_be_typed(command):
     given = ["model.onnx", "new data.npz", "-o", "my out", *RUN, "--num-classes", "4", "--layout", "NHWC"]
     found = steps(command("run", *given).out)
@@ -58,6 +59,7 @@ def test_the_commands_after_a_run_can_be_typed(command):
     )
 
 
+@pytest.mark.slow
 def test_programs_and_quiet_people_are_spared_them(command):
     given = ["run", "model.onnx", "new data.npz", "-o", "out", *RUN]
     assert "next:" not in command(*given, "--json").out
@@ -88,6 +90,7 @@ def test_no_package_is_proposed_of_the_other_backend(command):
     assert "--backend portable" in command("device", "out/artifacts", "-o", "device", code=2).err
 
 
+@pytest.mark.slow
 def test_no_comparison_is_proposed_without_test_data(command):
     with np.load("new data.npz") as data:
         np.savez("all.npz", x=data["x_train"], y=data["y_train"])

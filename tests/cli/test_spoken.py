@@ -458,6 +458,7 @@ def test_python_hears_of_parameters(name, work):
     assert "adabet-onnx " not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_line_hears_of_options_and_can_follow(name, work, monkeypatch, capfd, checked_here):
     case, command = CASES[name], command_of(monkeypatch, capfd)

@@ -379,6 +379,7 @@ def test_labels_of_pixels_are_not_left_behind(tmp_path, rng):
 # The command line.
 
 
+@pytest.mark.slow
 def test_the_options(tmp_path, monkeypatch, capfd, rng):
     command = command_of(monkeypatch, capfd)
     monkeypatch.chdir(tmp_path)

@@ -310,6 +310,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are counted in other units elsewhere")
 def test_memory_does_not_grow_with_the_data(tmp_path):
     """150 MB of images: the peak stays within 50 MB of what a few need."""

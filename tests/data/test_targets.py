@@ -73,6 +73,7 @@ def backend(request):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "l1", "bce-with-logits"])
 @pytest.mark.parametrize("shape", OUTPUTS, ids=str)
 def test_the_first_training_loss_is_numpys_or_both_shapes_are_named(shape, loss, backend, tmp_path, rng):

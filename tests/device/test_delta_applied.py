@@ -92,6 +92,7 @@ def test_of_the_other_backend(tmp_path):
     assert np.array_equal(outputs(tmp_path / "other.onnx"), outputs(tmp_path / "exported.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [False, True])
 def test_applied_to_a_package_it_is_the_personal_model(tmp_path, channels):
     """The package starts with the model's own values; with the file replaced, it is the trained model."""

@@ -178,6 +178,7 @@ def mutants(value: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{place}={wrong!r}", [*rest[0], copy.deepcopy(wrong), *rest[1]]) for wrong in WRONG)
 
 
+@pytest.mark.slow
 def test_schema_and_reader_refuse_the_same(package):
     """Each entry by itself: relations between entries are not part of the schema, and tested separately."""
     content = json.loads((package / "device.json").read_text())

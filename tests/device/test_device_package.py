@@ -254,6 +254,7 @@ def test_what_it_begins_with(tmp_path, trained):
     assert not np.array_equal(weights[0]["head.weight"], of_model["head.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [

@@ -38,6 +38,7 @@ def run(*words: object, code: int = 0) -> str:
     return done.stderr if code else done.stdout
 
 
+@pytest.mark.slow
 def test_a_personal_model(package):
     data, before = package.with_name("data.npz"), (package / "selected.bin").read_bytes()
     losses = [float(line) for line in run(package, data, package / "selected.bin").split()]
@@ -60,6 +61,7 @@ def loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.log(np.exp(exact).sum(1)) - exact[np.arange(len(labels)), labels]))
 
 
+@pytest.mark.slow
 def test_damaged_packages_are_refused(package):
     data, out = package.with_name("data.npz"), package.with_name("out.bin")
     for name in ("step.onnx", "state.bin"):

@@ -198,6 +198,7 @@ def adabet(monkeypatch, capfd, tmp_path) -> Callable[..., Any]:
     return command_of(monkeypatch, capfd)
 
 
+@pytest.mark.slow
 def test_simulate_says_what_came_of_it(adabet, tmp_path):
     quick = ["--clients", "4", "--rounds", "1", "--rho", "0.2", "--no-check", "--schedule", "constant"]
     said = adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *quick).out
@@ -255,6 +256,7 @@ def test_a_picture_and_a_page(adabet, tmp_path):
 COMMANDS = re.findall(r"^    (adabet-onnx .*?(?:\\\n.*?)*)$", (ROOT / "docs" / "fleet.md").read_text(), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_docs_runs(adabet, trained):
     """In order, in a folder with the files that they read, with fewer rounds and clients."""
     folder, paths = trained

@@ -22,6 +22,7 @@ from adabet_onnx.fleet.states import FolderStates
 pytestmark = pytest.mark.usefixtures("checked_here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
 def test_the_same_data_everywhere_is_a_central_step(tmp_path, optimizer, batch_norm):

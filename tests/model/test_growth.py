@@ -66,6 +66,7 @@ def test_auto_selects_what_whole_steps_built_for_every_question_select(model, sh
     assert dataclasses.replace(found, budget=None) == dataclasses.replace(expected, budget=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pick", [slice(None), slice(-8, None), slice(1, None, 2)])
 def test_a_step_that_is_optimized_by_pieces_takes_what_the_whole_takes(model, pick, monkeypatch):
     names = [parameter.name for layer in model.layers[pick] for parameter in layer.parameters]

@@ -72,6 +72,7 @@ def agree(proto, function, weights, names, tmp_path) -> None:
         assert np.abs(found[name] - wanted[name]).max() <= 1e-4 * size, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_attention_equals_torch(name, tmp_path, torch_oracle):
     case = CASES[name]
@@ -111,6 +112,7 @@ ROTARY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axes", "interleaved", "part", "positions"), ROTARY)
 def test_rotary_embedding_equals_complex_numbers(axes, interleaved, part, positions, tmp_path, torch_oracle):
     """Against a product with e^(i angle)."""

@@ -199,6 +199,7 @@ def window(operator: str, shape: Sequence[int], **attributes: Any) -> ir.Model:
     return graph_of([node(operator, inputs, ["logits"], "window", **attributes)], values, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["Conv", "MaxPool", "AveragePool"])
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_pads_in_one_dimension(training: None, operator: str, mode: str) -> None:

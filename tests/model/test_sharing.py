@@ -128,6 +128,7 @@ TRAINED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "name"), TRAINED)
 def test_gradients_equal_torch_and_the_tensors_stay_shared(
     name, backend, tmp_path, torch_oracle, checked_here, request

@@ -93,6 +93,7 @@ PROBABILITIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "predictor", "targets"), dict.fromkeys(PROBABILITIES))
 def test_logits_give_the_probabilities(steps, predictor, targets, data, tmp_path):
     x, labels = data

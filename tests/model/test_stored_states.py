@@ -79,6 +79,7 @@ def test_lengths_that_say_all_steps_go_and_others_do_not():
         open_model(recurrent("GRU", "zeros", lengths=STEPS - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("stored", ["zeros", "one"])
 def test_gradients_equal_torch(kind, stored, tmp_path, torch_oracle):

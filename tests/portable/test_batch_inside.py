@@ -99,6 +99,7 @@ def gradients(manifest, x, labels):
     return loss, {name: value - session.parameter(name) for name, value in before.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "layers"),
     [

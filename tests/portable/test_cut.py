@@ -91,6 +91,7 @@ CUTS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...], list[tuple
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CUTS)
 def test_steps_from_features_equal_those_of_the_uncut_graph(name, tmp_path):
     make, layers, expected = CUTS[name]
@@ -105,6 +106,7 @@ def test_a_dynamic_length(tmp_path):
     assert kept == [("a", [6, 12])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [

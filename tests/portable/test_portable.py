@@ -31,6 +31,7 @@ def images(rng, count=32):
     return rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_equals_torch(kind, smoothing, tmp_path, torch_oracle, rng):
@@ -98,6 +99,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ten_steps_of_an_optimizer_equal_torch(name, tmp_path, torch_oracle, rng):
     import functools
@@ -122,6 +124,7 @@ def test_ten_steps_of_an_optimizer_equal_torch(name, tmp_path, torch_oracle, rng
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "decay"), [("adamw", 0.0), ("adamw", 0.1), ("sgd", 0.0)])
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse", "l1", "bce-with-logits"])
 def test_ten_steps_equal_those_of_onnxruntime_training(training, optimizer, decay, loss, tmp_path, rng):
@@ -283,6 +286,7 @@ def test_nodes_run_in_the_order_that_memory_is_predicted_for(tmp_path, rng):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_predicted_memory_follows_the_selection(tmp_path):
     sizes = {}
     for name, choice in {"head": {"strategy": "head"}, "last": {"rho": 0.3, "strategy": "last"}, "all": {}}.items():

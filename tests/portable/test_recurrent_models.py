@@ -15,6 +15,7 @@ from adabet_onnx.selection.record import Selection
 pytestmark = pytest.mark.usefixtures("checked_here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 def test_gradients_equal_torch(name, tmp_path, torch_oracle):
     import torch

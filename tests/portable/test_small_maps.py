@@ -61,6 +61,7 @@ def trained(manifest, size, steps=5):
     return [*losses, loss], gradient_logits, logits, values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "given"), [(5, {}), (7, {"turns": 2}), (5, {"bias": False}), (9, {"stride": 2}), (3, {"stride": 2})]
 )

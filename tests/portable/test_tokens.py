@@ -118,6 +118,7 @@ def unwritten(monkeypatch):
     monkeypatch.setattr(assemble, "compute_in_pieces", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_training(case, tmp_path, monkeypatch):
     layers, given = CASES[case]
@@ -175,6 +176,7 @@ def test_a_profile(pool, tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "given"),
     [(["up", "down", "fc"], {}), (["n3", "fc"], {"pool": "last"}), (["gate"], {"pool": "mean", "activation": "gated"})],

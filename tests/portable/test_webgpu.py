@@ -145,6 +145,7 @@ def artifacts(model, folder, profile, *, layers=None, x=None, check=True, **choi
     return make_artifacts(opened, selection, folder, backend="portable", choices=made, check=check)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [["fc"], ["b", "fc"], ["a", "b", "fc"]], ids=len)
 def test_every_graph_has_the_form_and_trains_the_same(layers, tmp_path, rng):
     plain, made = (

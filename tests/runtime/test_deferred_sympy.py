@@ -47,6 +47,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name):
     lines = [line.removeprefix(" " * 8) for line in PROGRAMS[name].splitlines()]

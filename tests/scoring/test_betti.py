@@ -85,6 +85,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_numbers_are_those_of_ripser(kind, rng):
     sizes = [*range(4, 24)] * 8 + [32] * 40 + [48, 63, 64, 65, 100, 127, 128]
@@ -93,6 +94,7 @@ def test_numbers_are_those_of_ripser(kind, rng):
         assert first_betti_number(distance) == by_ripser(distance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(("n", "points"), [(20, 8), (64, 16), (65, 32), (128, 32)])
 def test_numbers_of_subsets_are_those_of_ripser(kind, n, points, rng):

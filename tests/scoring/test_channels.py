@@ -241,6 +241,7 @@ def test_gradients_equal_torch(tmp_path, torch_oracle, net, recompute):
     pytest.fail(f"gradients differ from torch's: {errors}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_artifacts_pass_their_own_check(tmp_path, net):
     model = open_model(NETS[net]())
@@ -617,6 +618,7 @@ def test_bad_calls(case, refused):
     refused(case.command, case.code, *case.words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "channels",
     [

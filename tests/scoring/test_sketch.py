@@ -137,6 +137,7 @@ def test_where_there_are_no_more_than_k_elements_distances_are_exact(net, opset,
             assert closeness(squared(found[name]), raw) < 1e-4, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("size", [5, 48])
 def test_distances_are_right_on_average(net, size, rng):

@@ -10,11 +10,13 @@ from source_checks import graph_changes, outside
 PACKAGE = ROOT / "adabet_onnx"
 
 
+@pytest.mark.slow
 def test_only_the_rewriters_change_graphs():
     results = outside(graph_changes(PACKAGE), REWRITERS)
     assert not results, "\n".join(results)
 
 
+@pytest.mark.slow
 def test_each_rewriter_changes_graphs():
     changing = graph_changes(PACKAGE)
     for place in REWRITERS:

@@ -19,6 +19,7 @@ NAMED_IN = ("file_names.py", "training/history.py", "cli/translate.py", "portabl
 MANIFEST = ("training/manifest.py", "training/manifest_content.py")
 
 
+@pytest.mark.slow
 def test_names_of_files_have_one_place():
     assert {"scores.json", "selection.json", "run.json", "plan.json", "metrics.jsonl"} <= NAMES
     results = written_out(PACKAGE, NAMES, NAMED_IN)
@@ -30,6 +31,7 @@ def test_a_comparison_and_its_report_name_trainings_alike():
     assert file_names.rate_training("adabet", "a1", 0.5) == "rate-adabet-a1-0.5"
 
 
+@pytest.mark.slow
 def test_the_content_of_a_manifest_stays_in_its_class():
     results = manifest_contents(PACKAGE, MANIFEST)
     assert not results, "\n".join(results)

@@ -56,6 +56,7 @@ def test_every_stream_is_here():
     assert STREAMS.keys() == found - {"check_seed", "_stream"}
 
 
+@pytest.mark.slow
 def test_nothing_else_in_the_package_makes_random_numbers():
     makers = {"default_rng", "RandomState", "Random", "Generator", "SeedSequence", "PCG64"}
     package = Path(adabet_onnx.__file__).parent

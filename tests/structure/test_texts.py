@@ -118,6 +118,7 @@ def unknown_in(piece: str) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_texts_speak_python(path):
     source = path.read_text()
@@ -134,6 +135,7 @@ def test_the_exceptions_are_there():
     assert all(spoken_of((PACKAGE / name).read_text()) for name in ONLY_PRINTED)
 
 
+@pytest.mark.slow
 def test_every_static_piece_has_an_option_or_a_command():
     found = {
         piece for path in MODULES for _, piece in pieces(path.read_text()) if "X" not in piece and "'x'" not in piece

@@ -81,6 +81,7 @@ def test_there_are_messages():
     assert all(max(map(len, message.split(ANYTHING))) > 10 for _, message in QUOTED), "too little to look for"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "message"), QUOTED, ids=[f"line {number}" for number, _ in QUOTED])
 def test_a_message_is_still_given(number, message):
     assert is_given(message), f"docs/troubleshooting.md, line {number}: no message in adabet_onnx reads {message!r}"

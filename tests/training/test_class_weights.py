@@ -58,6 +58,7 @@ def torch_loss(kind, weights, smoothing):
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -103,6 +104,7 @@ def test_every_gradient_equals_torch_also_gathered_in_uneven_parts(kind, smoothi
     assert exact_loss(manifest, found, labels) == pytest.approx(value.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"profile": "webgpu"}, {"recompute": True}, {"batch_norm": "batch"}], ids=str)
 def test_every_form_of_a_step_has_them(how, tmp_path):
     made(tiny.conv_net(), tmp_path / "a", class_weights=WEIGHTS["one without"], **how)
@@ -272,6 +274,7 @@ def test_rare_classes_gain_by_weights(tmp_path, monkeypatch, capfd):
     command("run", "--config", tmp_path / "balanced" / "c.toml", "--resume", "-q")  # it resumes with the same options
 
 
+@pytest.mark.slow
 def test_names_numbers_and_what_comes_next(tmp_path, monkeypatch, capfd):
     """By name on the command line and in a file; the proposed comparison has them too, and accepts them."""
     rng = np.random.default_rng(3)
@@ -303,6 +306,7 @@ def test_names_numbers_and_what_comes_next(tmp_path, monkeypatch, capfd):
     assert "class_weights" in command(*compare[:-1], "1,1,2", code=2).err
 
 
+@pytest.mark.slow
 def test_what_a_step_takes_is_told_before_weights_are_known(tmp_path):
     from adabet_onnx.cost.overview import overview
 

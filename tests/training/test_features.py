@@ -149,6 +149,7 @@ HOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("name", NETS)
 def test_twenty_steps_give_equal_bits_wherever_features_are(name, optimizer, tmp_path):

@@ -94,6 +94,7 @@ def _direct(design, sizes, targets, strength):
     return np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ targets.reshape(-1).astype(np.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_numbers_are_fitted_as_a_direct_solution_of_all_parameters(tmp_path, name):
     """The design is measured as the effect of each parameter on the logits of the exported model."""
@@ -112,6 +113,7 @@ def test_numbers_are_fitted_as_a_direct_solution_of_all_parameters(tmp_path, nam
     np.testing.assert_allclose(_run(proto, x).reshape(-1), expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"),
     [

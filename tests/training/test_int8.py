@@ -166,6 +166,7 @@ def whole():
     return quantiser.quantised(proto, [{"input": x[i : i + 16]} for i in range(0, 64, 16)], "the model")
 
 
+@pytest.mark.slow
 def test_a_quantised_file_goes_in_and_comes_out_quantised(whole, tmp_path):
     opened = open_model(whole)
     for strategy, rho in (("head", None), ("last", 0.3)):
@@ -206,6 +207,7 @@ def test_predictions_are_those_of_the_quantised_file(whole):
     np.testing.assert_array_equal(np.array([row["logits"] for row in rows], np.float32), expected)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_float32_reaches(tmp_path):
     how = Adapting(
         choosing=Choosing(strategy="last", rho=0.2),
@@ -219,6 +221,7 @@ def test_a_run_says_what_float32_reaches(tmp_path):
     assert evaluate(tmp_path / "out" / "adapted.onnx", DATA)["loss"] == outcome.after["loss"]
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_in_int8(tmp_path):
     plan = Plan(strategies=("head",), seeds=1, epochs=1, rates=(0.01,), train_samples=64, choices=INT8)
     found = compare(MODEL, DATA, tmp_path / "compared", plan)
@@ -300,6 +303,7 @@ def test_what_the_quantiser_refuses_is_said():
         quantiser.quantised(wrong, [], "the model")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, monkeypatch, capfd):
     command = command_of(monkeypatch, capfd)
     select(MODEL, strategy="head").save(tmp_path / "selection.json")

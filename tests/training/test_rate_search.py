@@ -163,6 +163,7 @@ class StopAt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_costs_no_earlier_training_and_is_made_again(folder, data):
     whole = Trainer(folder)
     rows = whole.fit(data, epochs=4)
@@ -177,6 +178,7 @@ def test_an_interrupted_search_costs_no_earlier_training_and_is_made_again(folde
     assert again.rates.trials == whole.rates.trials
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_rate_it_found(folder, data):
     whole = Trainer(folder)
     rows = whole.fit(data, epochs=5)
@@ -505,6 +507,7 @@ def test_what_was_fitted_before_counts_as_a_change(tmp_path, data, monkeypatch):
     assert trainer.learned.unchanged is None
 
 
+@pytest.mark.slow
 def test_the_main_job_without_epochs(tmp_path, data):
     how = Adapting(choosing=Choosing(strategy="head"), settings=Settings(epochs=0, head_init="random"), measure=False)
     outcome = adapt(tiny.conv_net(softmax=True), data, tmp_path / "out", num_classes=4, adapting=how)

@@ -108,6 +108,7 @@ def test_with_a_frozen_weight(case, torch_oracle):
 
 
 # The reference evaluator's ConvTranspose is wrong with groups (their channels and bias) and with output_shape.
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case not in _WRONG_IN_REFERENCE])
 def test_against_finite_differences(case):
     given, feeds, constants = CASES[case]

@@ -233,6 +233,7 @@ def test_no_more_nodes_than_needed(case, expected):
     assert sorted(made) == sorted([*expected, *["Identity"] * len(wrt)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [50, 70_000])
 def test_repeated_tokens_in_several_threads(rows, monkeypatch):
     """ONNX Runtime's ScatterND adds in several threads without a lock; what is emitted must not."""

@@ -77,6 +77,7 @@ def test_against_finite_differences(case):
     check_differences(pad, feeds, ["x"], constants, opset=opset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
 def test_random_pads(mode, torch_oracle):
     rng = np.random.default_rng(0)

@@ -177,6 +177,7 @@ def geometry(rng: np.random.Generator, op: str, opset: int):
     return pool(op, kernel.tolist(), **attributes), values(2, 3, *sizes.tolist()), {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("op", "opset", "allowed"),
     [

@@ -339,6 +339,7 @@ def loss_with(loss: str, values: dict[str, np.ndarray]) -> float:
     return numpy_loss(loss, y, labels_for(loss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse", "bce-with-logits", "l1"])
 def test_gradients_are_finite_differences(loss: str) -> None:
     value, found = torch_oracle.gradients(
@@ -371,6 +372,7 @@ def test_labels_do_not_broadcast() -> None:
         torch_oracle.gradients(NET, FEEDS, floats(CLASSES), ["w1"], loss="mse")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_train_takes_the_steps_by_hand(optimizer: str) -> None:
     names, lr, decay, eps = ["w2", "w3", "b3"], 0.05, 0.1, 1e-6
